@@ -1,0 +1,41 @@
+.DEFAULT_GOAL := help
+.PHONY: help up down status logs test test-real lint bench lock clean
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+
+up: $(INSTALLED) ## Install, start everything, load; the second time in seconds
+	@$(BIN)/kasparro up
+
+down: ## Stop everything
+	@if [ -x $(BIN)/kasparro ]; then $(BIN)/kasparro down; fi
+
+status: $(INSTALLED) ## Show what runs
+	@$(BIN)/kasparro status
+
+logs: $(INSTALLED) ## Follow the logs of all services
+	@$(BIN)/kasparro logs --follow
+
+test: $(INSTALLED) ## Run the whole test suite
+	@$(BIN)/pytest -n 2 --dist loadscope
+
+test-real: $(INSTALLED) ## Run the tests on recorded vendor answers in KASPARRO_REALDATA
+	@$(BIN)/pytest -m realdata
+
+lint: $(INSTALLED) ## Check style, format and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench: $(INSTALLED) ## Measure loading and serving
+	@$(BIN)/python -m kasparro_tests.bench
+
+lock: ## Pin the newest versions that fit, in constraints.txt
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile setup.py --extra dev --universal --python-version 3.11 \
+		--no-annotate --no-emit-index-url --upgrade --quiet -o constraints.txt
+
+clean: down ## Stop everything and remove the environment and caches; data stays
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info
+
+$(INSTALLED): setup.py constraints.txt
+	@scripts/bootstrap

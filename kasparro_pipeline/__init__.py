@@ -1,0 +1,1 @@
+"""Kasparro's pipeline: payloads in, one unified asset table out."""

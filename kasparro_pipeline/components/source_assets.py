@@ -1,0 +1,67 @@
+"""What every source has in common: two assets, ``raw`` and ``observations``, and a job over both."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from kasparro_pipeline.io_managers.postgres import TABLE, Load, column_schema
+from kasparro_pipeline.io_managers.raw_payload import SOURCE_METADATA, Deliveries
+from kasparro_pipeline.sources.records import Payload
+from kasparro_pipeline.warehouse.tables import observation, raw_payload
+
+Fetch = Callable[[dg.AssetExecutionContext], Iterator[Payload]]
+Parse = Callable[[dg.AssetExecutionContext, Deliveries], Load]
+
+
+def raw_asset(
+    name: str, source: str, partitions: dg.PartitionsDefinition[str], description: str, fetch: Fetch
+) -> dg.AssetsDefinition:
+    """``<name>/raw``: the payloads that `fetch` yields, kept as they come; `source` may be a pattern like ``csv_*``."""
+
+    @dg.asset(
+        key=[name, "raw"],
+        description=f"{description} Kept byte for byte, stored once.",
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        io_manager_key="raw_payloads",
+        group_name="raw",
+        kinds={"postgres"},
+        code_version="1",
+        metadata={SOURCE_METADATA: source, TABLE: raw_payload.fullname},
+    )
+    def raw(context: dg.AssetExecutionContext) -> dg.Output[Any]:  # Dagster takes no generic type here
+        return dg.Output(fetch(context))
+
+    return raw
+
+
+def observations_asset(
+    name: str, partitions: dg.PartitionsDefinition[str], parser_version: str, parse: Parse
+) -> dg.AssetsDefinition:
+    """``<name>/observations``: what the payloads say, typed and exact."""
+
+    @dg.asset(
+        key=[name, "observations"],
+        ins={"raw": dg.AssetIn(key=[name, "raw"])},
+        description="What the source said of each coin at each moment; what is no observation is in quarantine.",
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        io_manager_key="postgres",
+        group_name="observations",
+        kinds={"postgres"},
+        code_version=parser_version,
+        metadata={TABLE: observation.fullname, "dagster/column_schema": column_schema(observation)},
+    )
+    def observations(context: dg.AssetExecutionContext, raw: Deliveries) -> dg.Output[Load]:
+        return dg.Output(parse(context, raw))
+
+    return observations
+
+
+def source_job(name: str) -> UnresolvedAssetJobDefinition:
+    """The job over a source's two assets, named like the source."""
+    return dg.define_asset_job(
+        name, selection=dg.AssetSelection.assets([name, "raw"], [name, "observations"]), tags={"kasparro/source": name}
+    )

@@ -1,0 +1,1 @@
+"""What Dagster finds by itself: one folder a source, and what all sources share."""

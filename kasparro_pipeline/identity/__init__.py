@@ -1,0 +1,1 @@
+"""Who is who across sources: pure functions over tables. No Dagster and no database in here."""

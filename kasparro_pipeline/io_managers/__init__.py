@@ -1,0 +1,1 @@
+"""Where "once" is kept: payloads stored once by content, table rows merged once by key."""

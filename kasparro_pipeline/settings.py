@@ -1,0 +1,79 @@
+"""Everything that can be set, read from the environment.
+
+What belongs here: names, types, defaults. What does not: anything that acts on a setting.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SIMULATED = ("coingecko", "coinpaprika")
+"""Vendors whose API the simulator speaks."""
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+class Settings(BaseSettings):
+    """Kasparro's settings; each is ``KASPARRO_<NAME>`` in the environment unless it says otherwise.
+
+    With nothing set, everything runs on one machine: embedded PostgreSQL, and the simulator as both vendors.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="KASPARRO_", env_ignore_empty=True)
+
+    database_url: SecretStr | None = Field(default=None, validation_alias=AliasChoices("DATABASE_URL"))
+    """``DATABASE_URL`` of PostgreSQL 17 or newer; unset: the embedded server under `home`."""
+    home: Path = REPOSITORY / ".kasparro"
+    """Everything that is written outside the database, the embedded database too."""
+    postgres_bin: Path | None = None
+    """Folder of ``postgres`` and ``initdb`` for the embedded server; unset: those of the wheel, else the system's."""
+    drop_dir: Path = REPOSITORY / "data" / "drops"
+    """Where CSV drops are looked for, recursively."""
+
+    host: str = "127.0.0.1"
+    api_port: int = 8000
+    dagster_port: int = 3000
+    simulator_port: int = 8010
+    simulator_rate_per_minute: int = Field(default=600, ge=1)
+    """Calls that each simulated vendor admits before it answers 429."""
+
+    vendors: Literal["simulator", "live"] = "simulator"
+    first_day: date = date(2009, 1, 3)
+    """First day of every partitioned asset; an observation of an earlier day is quarantined."""
+
+    @field_validator("home", "drop_dir")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        return path.expanduser().absolute()
+
+    @property
+    def uses_simulator(self) -> bool:
+        """Whether any vendor is answered by the simulator, so that it has to run."""
+        return self.vendors == "simulator" and not all(map(self.vendor_url, SIMULATED))
+
+    def vendor_url(self, source: str) -> str | None:
+        """``KASPARRO_<SOURCE>_URL``: the vendor's base URL, such as one up to and including ``/api/v3``."""
+        return os.environ.get(f"KASPARRO_{source.upper()}_URL") or None
+
+    def vendor_key(self, source: str) -> SecretStr | None:
+        """``KASPARRO_<SOURCE>_API_KEY``: what the vendor knows us by."""
+        key = os.environ.get(f"KASPARRO_{source.upper()}_API_KEY")
+        return SecretStr(key) if key else None
+
+    @property
+    def simulator_url(self) -> str:
+        """Where the simulator listens."""
+        return f"http://127.0.0.1:{self.simulator_port}"
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()

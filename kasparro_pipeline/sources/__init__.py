@@ -1,0 +1,1 @@
+"""Fetching and parsing: HTTP client, paging, CSV, field mapping. No Dagster and no database in here."""

@@ -1,0 +1,287 @@
+"""One vendor's HTTP API: limited, retried, and with an error a person can act on.
+
+What belongs here: getting one answer whole. What does not: what is in it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Self
+
+import httpx
+import msgspec
+import stamina
+from pyrate_limiter import Duration, Limiter, Rate
+
+from kasparro_pipeline.errors import KasparroError
+from kasparro_pipeline.sources.json_text import is_json
+
+EXCERPT = 120
+MAX_BODY = 256 * 1024 * 1024
+
+_TOO_MANY_REQUESTS = 429
+_SECONDS = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_HINTS = {
+    401: "check the API key",
+    403: "check the API key and what its plan allows",
+    404: "check the URL",
+    429: "lower the rate limit, or try later",
+}
+
+
+class FetchError(KasparroError):
+    """A vendor did not give a usable answer; says which vendor and request, what was wrong and after how many tries."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPolicy:
+    """How often a vendor is asked, and how long an answer is waited for. Times are seconds."""
+
+    max_requests: int | None = None
+    """In any `per_seconds`, tries included; None: no limit."""
+    per_seconds: float = 60.0
+    timeout: float = 30.0
+    """For connecting, and for each pause within an answer; a whole answer may take ten times as long."""
+    attempts: int = 6
+    total: float = 300.0
+    """No new try is decided on once this time has passed."""
+    wait_initial: float = 1.0
+    """First wait; each further one is twice as long, plus the jitter."""
+    wait_max: float = 60.0
+    wait_jitter: float = 1.0
+    retry_after_max: float = 120.0
+    """Longest wait a vendor's ``Retry-After`` can ask for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a vendor answered: complete JSON, as yet unread."""
+
+    url: str
+    """Without secrets: those travel in headers only."""
+    body: bytes
+    """The exact bytes, after content decoding."""
+    received_at: datetime
+    """Aware, UTC."""
+
+
+class _UnusableError(Exception):
+    """An answer, or the lack of one, that does not do."""
+
+    def __init__(self, what: str, *, retry: bool, wait: float | None = None, body: bytes = b"", hint: str = "") -> None:
+        super().__init__(what)
+        self.retry = retry
+        self.wait = wait
+        self.body = body
+        self.hint = hint
+
+
+class _Status(msgspec.Struct):
+    error_code: int = 0
+
+
+class _Envelope(msgspec.Struct):
+    """``{"status": {"error_code": 429, …}}``: an error that may come under HTTP 200."""
+
+    status: _Status = msgspec.field(default_factory=_Status)
+
+
+class VendorClient:
+    """Asks one vendor's JSON API; connections are kept, the rate limit holds for tries, too.
+
+    `auth_headers` carry the API key. Their values never show up in a message. Redirects are not followed: they would
+    carry the key elsewhere.
+
+    Raises:
+        KasparroError: the base URL is no HTTP URL, or a key cannot be sent as a header.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        base_url: str,
+        *,
+        auth_headers: Mapping[str, str] | None = None,
+        policy: RequestPolicy | None = None,
+    ) -> None:
+        self.source = source
+        self._secrets = [value for value in (auth_headers or {}).values() if value]
+        self._policy = policy or RequestPolicy()
+        _check_settings(source, base_url, auth_headers or {})
+        self._http = httpx.Client(
+            base_url=base_url,
+            headers={"Accept": "application/json", "User-Agent": "kasparro", **(auth_headers or {})},
+            timeout=self._policy.timeout,
+        )
+        self._limiter = _limiter(self._policy)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+        if self._limiter is not None:
+            self._limiter.close()
+
+    def get(self, endpoint: str, params: Mapping[str, str | int]) -> Answer:
+        """The answer to GET `endpoint` (a path below the base URL).
+
+        Tried again: 408, 429 (also as an ``error_code`` under HTTP 200), 5xx, broken or slow connections, bodies that
+        are not complete JSON. Every other answer but 200 fails at once.
+
+        Raises:
+            FetchError: there was no usable answer.
+        """
+        request = self._http.build_request("GET", endpoint, params=dict(params))
+        failures: list[Exception] = []
+
+        def backoff(error: Exception) -> bool | float:
+            failures.append(error)
+            if not isinstance(error, _UnusableError) or not error.retry:
+                return False
+            return min(error.wait, self._policy.retry_after_max) if error.wait else True
+
+        ask = stamina.retry(
+            on=backoff,
+            attempts=self._policy.attempts,
+            timeout=self._policy.total,
+            wait_initial=self._policy.wait_initial,
+            wait_max=self._policy.wait_max,
+            wait_jitter=self._policy.wait_jitter,
+        )(self._try)
+        try:
+            return ask(request)
+        except _UnusableError as error:
+            tries = f"{len(failures)} {'try' if len(failures) == 1 else 'tries'}"
+            raise self.failure(str(request.url), f"{error} after {tries}", error.body, error.hint) from None
+
+    def _try(self, request: httpx.Request) -> Answer:
+        if self._limiter is not None:
+            self._limiter.try_acquire(self.source)
+        try:
+            response = self._http.send(request, stream=True)
+            try:
+                body = self._read(response)
+            finally:
+                response.close()
+        except (httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
+            raise _UnusableError(f"cannot be asked ({error})", retry=False) from None
+        except httpx.RequestError as error:
+            what = f"gave no complete answer ({type(error).__name__}: {error})"
+            raise _UnusableError(what, retry=True, hint="check the network and the URL") from None
+        _check_status(response, body)
+        _check_body(response, body)
+        return Answer(str(request.url), body, datetime.now(UTC))
+
+    def _read(self, response: httpx.Response) -> bytes:
+        longest = 10 * self._policy.timeout
+        deadline = time.monotonic() + longest
+        body = bytearray()
+        for chunk in response.iter_bytes():
+            body += chunk
+            if len(body) > MAX_BODY:
+                raise _UnusableError(f"answered with more than {MAX_BODY} bytes", retry=False)
+            if time.monotonic() > deadline:
+                raise _UnusableError(f"was still sending after {longest:g} s", retry=True)
+        return bytes(body)
+
+    def failure(self, url: str, what: str, body: bytes = b"", hint: str = "") -> FetchError:
+        """An error in one line: the vendor, the request, what was wrong, how the answer began, what to do."""
+        for secret in self._secrets:
+            what, body = what.replace(secret, "***"), body.replace(secret.encode(), b"***")
+        sentence = f"{self.source}: GET {url} {what}"
+        if body:
+            sentence += f": {_excerpt(body)}"
+        return FetchError(" ".join(f"{sentence}; {hint}".split()) if hint else " ".join(sentence.split()))
+
+
+def _limiter(policy: RequestPolicy) -> Limiter | None:
+    if policy.max_requests is None:
+        return None
+    return Limiter(Rate(policy.max_requests, round(policy.per_seconds * Duration.SECOND)))
+
+
+def _check_settings(source: str, base_url: str, auth_headers: Mapping[str, str]) -> None:
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL:
+        url = httpx.URL("")
+    if url.userinfo:
+        raise KasparroError(f"{source}: the base URL for {url.host} holds a user or password; leave it out")
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise KasparroError(f"{source}: the base URL is {base_url!r}; write http(s)://HOST[:PORT][/PATH]")
+    for name, value in auth_headers.items():
+        if not (value.isascii() and value.isprintable() and value == value.strip()):
+            raise KasparroError(
+                f"{source}: the API key for header {name} holds blanks or characters no header can carry"
+            )
+
+
+def _check_status(response: httpx.Response, body: bytes) -> None:
+    status = response.status_code
+    if status == httpx.codes.OK:
+        status = _error_code(body)
+        what = f"answered error_code {status} under HTTP 200"
+    else:
+        what = f"answered {status} {response.reason_phrase}"
+    if status == httpx.codes.OK:
+        return
+    raise _UnusableError(
+        what,
+        retry=status in {408, _TOO_MANY_REQUESTS} or 500 <= status < 600,
+        wait=_retry_after(response.headers.get("Retry-After")),
+        body=body,
+        hint=_HINTS.get(status, ""),
+    )
+
+
+def _error_code(body: bytes) -> int:
+    """The error code in an error's envelope; 200 where the body is none."""
+    if not body.lstrip().startswith(b"{"):
+        return int(httpx.codes.OK)
+    try:
+        return msgspec.json.decode(body, type=_Envelope, strict=False).status.error_code or int(httpx.codes.OK)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return int(httpx.codes.OK)
+
+
+def _check_body(response: httpx.Response, body: bytes) -> None:
+    if is_json(body):
+        return
+    kind = response.headers.get("Content-Type", "no content type")
+    what = (
+        "answered with no body" if not body else f"answered with {len(body)} bytes that are not complete JSON ({kind})"
+    )
+    raise _UnusableError(what, retry=True, wait=_retry_after(response.headers.get("Retry-After")), body=body)
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds from now that a ``Retry-After`` asks for, given as seconds or as an HTTP date; None for neither."""
+    if value is None:
+        return None
+    if _SECONDS.fullmatch(value.strip()):
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+def _excerpt(body: bytes) -> str:
+    text = " ".join(body[: 4 * EXCERPT].decode("utf-8", "replace").split())
+    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return text if len(text) <= EXCERPT else text[:EXCERPT] + "…"

@@ -1,0 +1,189 @@
+"""Records of a JSON answer to observations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+
+from kasparro_pipeline.errors import KasparroError
+from kasparro_pipeline.sources import fields
+from kasparro_pipeline.sources.collect import FIRST_DAY, ROW_COLUMNS, Collector, Row, unreadable
+from kasparro_pipeline.sources.fields import RefusedError
+from kasparro_pipeline.sources.json_text import UNREADABLE, Path, records_at
+from kasparro_pipeline.sources.records import Delivery, ParsedPayload
+
+_TEXT = str | int | None
+_TEXT_COLUMNS = frozenset({"source_coin_id", "symbol", "name"})
+_keys = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_is_plain = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?").fullmatch
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_string = msgspec.json.Decoder(str).decode
+
+
+@dataclass(frozen=True, slots=True)
+class JsonMapping:
+    """Where a source's records are in its answer, and where each column is in a record.
+
+    Raises:
+        KasparroError: a column is not known or needed and missing, or one path leads through another's value.
+    """
+
+    columns: Mapping[str, Path]
+    """Column to path in the record; without ``observed_at`` the time of fetching counts."""
+    record_path: Path = ()
+    """Path to the array of records; empty: the answer itself."""
+    zero_is_null: frozenset[str] = frozenset()
+    """Number columns in which the source writes 0 for "not known"."""
+
+    def __post_init__(self) -> None:
+        unknown = (set(self.columns) | self.zero_is_null) - set(ROW_COLUMNS)
+        if unknown:
+            raise KasparroError(f"mapping: no column {', '.join(sorted(unknown))}; there are {', '.join(ROW_COLUMNS)}")
+        missing = {"source_coin_id", "price_usd"} - set(self.columns)
+        if missing:
+            raise KasparroError(f"mapping: {', '.join(sorted(missing))} must be mapped")
+        paths = set(self.columns.values())
+        for path in paths:
+            if not path or any(path[:length] in paths for length in range(1, len(path))):
+                raise KasparroError(
+                    f"mapping: {'.'.join(path) or 'an empty path'} leads through another column's value"
+                )
+
+    @property
+    def uses_fetched_at(self) -> bool:
+        """Whether the source gives no time of its own, so that the same bytes are news each time they come."""
+        return "observed_at" not in self.columns
+
+
+def parse_json(delivery: Delivery, mapping: JsonMapping, first_day: date = FIRST_DAY) -> ParsedPayload:
+    """The observations of one JSON payload; what is no observation is quarantined with its reason."""
+    collector = Collector(delivery, lambda position: f"{delivery.request} record {position}", first_day)
+    try:
+        records = records_at(delivery.body, mapping.record_path)
+    except RefusedError as refused:
+        return unreadable(delivery, refused)
+    reader = _reader(tuple(mapping.columns.items()), mapping.zero_is_null)
+    fetched_at = delivery.fetched_at if mapping.uses_fetched_at else None
+    for position, record in enumerate(records, 1):
+        try:
+            collector.take(position, reader.row(record, fetched_at), record)
+        except RefusedError as refused:
+            collector.refuse(position, refused, record)
+    return collector.parsed()
+
+
+class _Reader:
+    """Reads the mapped values of one record, and only those, from its source text."""
+
+    def __init__(self, columns: tuple[tuple[str, Path], ...], zero_is_null: frozenset[str]) -> None:
+        names = dict(columns)
+        struct, attributes = _struct({path: _TEXT if name in _TEXT_COLUMNS else msgspec.Raw for name, path in columns})
+        self._decode = msgspec.json.Decoder(struct).decode
+        self._values: Callable[[Any], tuple[Any, ...]] = attrgetter(*(attributes[path] for path in names.values()))
+        self._price = list(names).index("price_usd")
+        self._price_path = names["price_usd"]
+        self._plan = [(ROW_COLUMNS.index(name), name, _convert(name, name in zero_is_null)) for name in names]
+
+    def row(self, record: msgspec.Raw | bytes, fetched_at: object) -> Row:
+        row: list[object] = [None] * len(ROW_COLUMNS)
+        row[1] = fetched_at
+        try:
+            values = self._values(self._decode(record))
+            for (index, column, convert), value in zip(self._plan, values, strict=True):
+                if value is not None:
+                    row[index] = convert(column, value)
+            if values[self._price] is None and row[0] is not None:
+                raise self._no_price(record)
+        except msgspec.ValidationError as error:
+            raise RefusedError("bad_type", str(error)) from None
+        except RecursionError:
+            raise RefusedError("bad_type", "the record is nested too deep") from None
+        except UNREADABLE as error:
+            if isinstance(error, UnicodeDecodeError) or _SURROGATE.search(bytes(record)):
+                raise RefusedError("bad_text", "a text in the record is not valid Unicode") from None
+            raise RefusedError("bad_json", str(error)) from None
+        return tuple(row)
+
+    def _no_price(self, record: msgspec.Raw | bytes) -> RefusedError:
+        *parents, last = self._price_path
+        for depth, key in enumerate(parents):
+            found = _keys(record)
+            if key not in found:
+                others = f"; it has {fields.shown(', '.join(found))}" if found and depth else ""
+                code = "no_usd_quote" if key == "USD" else "missing_price"
+                return RefusedError(code, f"the record has no {'.'.join(parents[: depth + 1])}{others}")
+            record = found[key]
+        return RefusedError("missing_price", f"the record has no field {last!r}")
+
+
+@lru_cache
+def _reader(columns: tuple[tuple[str, Path], ...], zero_is_null: frozenset[str]) -> _Reader:
+    return _Reader(columns, zero_is_null)
+
+
+def _struct(leaves: Mapping[Path, Any]) -> tuple[type[msgspec.Struct], dict[Path, str]]:
+    """A type that decodes just `leaves` (path to type), and the dotted attribute that holds each."""
+    branches: dict[str, dict[Path, Any]] = {}
+    for path, kind in leaves.items():
+        branches.setdefault(path[0], {})[path[1:]] = kind
+    names: dict[str, str] = {}
+    members: list[Any] = []
+    attributes: dict[Path, str] = {}
+    for index, (key, below) in enumerate(branches.items()):
+        name = f"f{index}"
+        names[name] = key
+        if () in below:
+            members.append((name, below[()], None))
+            attributes[key,] = name
+            continue
+        inner, inner_attributes = _struct(below)
+        members.append((name, inner, msgspec.field(default_factory=inner)))
+        attributes |= {(key, *path): f"{name}.{attribute}" for path, attribute in inner_attributes.items()}
+    return msgspec.defstruct("Record", members, rename=names), attributes
+
+
+def _convert(column: str, zero_is_null: bool) -> Callable[[str, Any], object]:
+    if column in _TEXT_COLUMNS:
+        return fields.text
+    if column == "observed_at":
+        return _moment
+    if column == "rank":
+        return _rank
+    return _number_but_zero if zero_is_null else _number
+
+
+def _number(column: str, raw: msgspec.Raw) -> str | None:
+    source = str(raw, "utf-8")
+    return source if _is_plain(source) else fields.number(column, _scalar(column, source))
+
+
+def _number_but_zero(column: str, raw: msgspec.Raw) -> str | None:
+    value = _number(column, raw)
+    return None if value is None or fields.is_zero(value) else value
+
+
+def _rank(column: str, raw: msgspec.Raw) -> int | None:
+    return fields.whole(column, _scalar(column, str(raw, "utf-8")))
+
+
+def _moment(column: str, raw: msgspec.Raw) -> datetime | None:
+    value = _scalar(column, str(raw, "utf-8"), "bad_time")
+    return fields.moment(column, value) if value else None
+
+
+def _scalar(column: str, source: str, code: str = "bad_number") -> str:
+    """The digits of a number or the content of a string; empty for null."""
+    if source[0] in "-0123456789":
+        return source
+    if source[0] == '"':
+        return _string(source)
+    if source == "null":
+        return ""
+    raise RefusedError(code, f"{column}: {fields.shown(source)} is neither a number nor a text")

@@ -1,0 +1,93 @@
+"""JSON as text: whether a body is whole, and its records as they came, each with its own digits.
+
+msgspec is fast and keeps the source text, but a lone surrogate (``"\\ud800"``) or a ``NaN`` anywhere makes it refuse
+the whole body. Then the standard library, which reads both, finds the records, so that one bad record stays one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from kasparro_pipeline.sources.fields import RefusedError
+
+Path = tuple[str, ...]
+"""Keys from the outside in, such as ``("quotes", "USD", "price")``."""
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for JSON that it cannot read."""
+
+_BOM = b"\xef\xbb\xbf"
+_BLANKS = " \t\r\n"
+_whole = msgspec.json.Decoder(msgspec.Raw).decode
+_objects = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_lenient = json.JSONDecoder(parse_int=str, parse_float=str)
+
+
+def is_json(body: bytes) -> bool:
+    """Whether `body` is one complete JSON value."""
+    body = body.removeprefix(_BOM)
+    try:
+        _whole(body)
+    except UNREADABLE:
+        try:
+            _lenient.decode(_text(body))
+        except (ValueError, RecursionError):
+            return False
+    return True
+
+
+def records_at(body: bytes, path: Path) -> Sequence[msgspec.Raw | bytes]:
+    """The items of the array at `path` (the whole body when empty), each as its own source text.
+
+    Raises:
+        RefusedError: ``unreadable_payload``; there is no array.
+    """
+    found: msgspec.Raw | bytes = body.removeprefix(_BOM)
+    try:
+        for key in path:
+            found = _objects(found)[key]
+        return _items(found)
+    except KeyError as error:
+        raise RefusedError("unreadable_payload", f"the answer has no {error.args[0]!r}") from None
+    except msgspec.ValidationError as error:
+        raise RefusedError(
+            "unreadable_payload", f"no array of records at {'.'.join(path) or 'the top'}: {error}"
+        ) from None
+    except UNREADABLE as error:
+        try:
+            return [item.encode("utf-8", "surrogateescape") for item in _split_array(_text(bytes(found)))]
+        except (ValueError, RecursionError):
+            raise RefusedError("unreadable_payload", f"the payload is no complete JSON array: {error}") from None
+
+
+def _text(body: bytes) -> str:
+    return body.decode("utf-8", "surrogateescape")
+
+
+def _split_array(text: str) -> Iterator[str]:
+    """The source text of each item. Raises `ValueError` where `text` is not one array."""
+    text = text.strip(_BLANKS)
+    if not (text.startswith("[") and text.endswith("]")):
+        raise ValueError("no array")
+    position, end = _skip(text, 1), len(text) - 1
+    while position < end:
+        start = position
+        position = _lenient.raw_decode(text, start)[1]
+        yield text[start:position]
+        position = _skip(text, position)
+        if position < end:
+            if text[position] != ",":
+                raise ValueError("no comma")
+            position = _skip(text, position + 1)
+            if position == end:
+                raise ValueError("no item after a comma")
+
+
+def _skip(text: str, position: int) -> int:
+    while text[position] in _BLANKS:
+        position += 1
+    return position

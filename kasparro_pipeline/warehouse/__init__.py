@@ -1,0 +1,1 @@
+"""The ground: tables, migrations, the connection, embedded PostgreSQL. No Dagster in here."""

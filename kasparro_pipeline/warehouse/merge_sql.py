@@ -1,0 +1,186 @@
+"""The statements of a merge.
+
+None of them joins. Every stored row is looked up by its key (``LATERAL … OFFSET 0`` cannot be turned into a join), so
+that the plan is the same with fresh, stale or no statistics, and a merge of a thousand rows costs the same in a table
+of a million as in one of a hundred million.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.sql.schema import ColumnElementColumnDefault
+
+STAGING = "kasparro_staging"
+KEPT = "kasparro_kept"
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+
+
+def quoted(*names: str, alias: str | None = None) -> str:
+    """`names` as identifiers, separated by commas."""
+    quote = _DIALECT.identifier_preparer.quote_identifier
+    return ", ".join(f"{alias}.{quote(name)}" if alias else quote(name) for name in names)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRange:
+    """All keys from `low` to `high`, both included, as PostgreSQL's text of each key column."""
+
+    low: list[str]
+    high: list[str]
+
+
+@dataclass(frozen=True)
+class Target:
+    """The table that is merged into, as it is written in SQL."""
+
+    table: sa.Table
+
+    @cached_property
+    def name(self) -> str:
+        """Schema and table, quoted."""
+        return str(_DIALECT.identifier_preparer.format_table(self.table))
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The columns of the primary key, in its order."""
+        return [column.name for column in self.table.primary_key.columns]
+
+    @cached_property
+    def within_range(self) -> str:
+        """A condition on ``t`` with the low and the high key as parameters."""
+        return f"({self._t_keys}) >= ({self._values}) AND ({self._t_keys}) <= ({self._values})"
+
+    @cached_property
+    def first_from(self) -> str:
+        """Whether the first stored key from a low key on is at most a high key; parameters: high, low."""
+        return (
+            f"SELECT ({self._t_keys}) <= ({self._values}) FROM (SELECT {self._t_keys} FROM {self.name} t "  # noqa: S608
+            f"WHERE ({self._t_keys}) >= ({self._values}) ORDER BY {self._t_keys} LIMIT 1) t"
+        )
+
+    @property
+    def _t_keys(self) -> str:
+        return quoted(*self.keys, alias="t")
+
+    @property
+    def _values(self) -> str:
+        return ", ".join(["%s"] * len(self.keys))
+
+
+@dataclass(frozen=True)
+class MergeSql:
+    """The statements that write staged rows with `columns` into `target`, counting them by `group_by`."""
+
+    target: Target
+    columns: list[str]
+    group_by: str
+
+    @cached_property
+    def create_staging(self) -> str:
+        """A temporary table with the types of the target and no constraints."""
+        return (
+            f"CREATE TEMP TABLE {STAGING} ON COMMIT DROP AS "  # noqa: S608
+            f"SELECT {self._columns} FROM {self.target.name} WITH NO DATA"
+        )
+
+    @cached_property
+    def staged_range(self) -> str:
+        """The least and the greatest staged key; nulls where nothing is staged."""
+        texts = ", ".join(f"{quoted(key)}::text" for key in self.target.keys)
+        descending = ", ".join(f"{quoted(key)} DESC" for key in self.target.keys)
+        # As text only after the one row is found: the text of a time costs more than finding it.
+        first, last = (
+            f"(SELECT ARRAY[{texts}] FROM (SELECT {self._keys} FROM {STAGING} ORDER BY {order} LIMIT 1) s)"  # noqa: S608
+            for order in (self._keys, descending)
+        )
+        return f"SELECT {first}, {last}"
+
+    @cached_property
+    def insert(self) -> str:
+        """Insert all that is staged; returns (false, group, rows). Fails where a key is stored already."""
+        return f"WITH inserted AS ({self._write(STAGING)}) SELECT false, grp, count(*) FROM inserted GROUP BY grp"  # noqa: S608
+
+    def upsert(self, *, expect_others: bool = False) -> str:
+        """Update what differs and insert what is absent; returns (whether updated, group, rows).
+
+        Fails where another transaction stores an absent key meanwhile, unless `expect_others`, which is slower.
+        """
+        inserted = self._write("differing WHERE NOT kasparro_stored", upserts=expect_others)
+        return (
+            f"WITH differing AS MATERIALIZED ({self._differing}), inserted AS ({inserted}), "  # noqa: S608
+            f"updated AS ({self._write('differing WHERE kasparro_stored', upserts=True)}) "
+            "SELECT false, grp, count(*) FROM inserted GROUP BY grp "
+            "UNION ALL SELECT true, grp, count(*) FROM updated GROUP BY grp"
+        )
+
+    def delete_missing(self, column: str) -> str:
+        """Delete rows whose `column` is within the two parameters and whose key was not kept."""
+        return (
+            f"WITH gone AS (DELETE FROM {self.target.name} t WHERE {quoted(column)} >= %s AND {quoted(column)} < %s "  # noqa: S608
+            f"AND NOT EXISTS (SELECT FROM {KEPT} k WHERE {self._same_key('k')} OFFSET 0) RETURNING {self._group}) "
+            "SELECT grp, count(*) FROM gone GROUP BY grp"
+        )
+
+    @cached_property
+    def _compared(self) -> list[str]:
+        columns = self.target.table.columns
+        values = [name for name in self.columns if name not in self.target.keys]
+        return [name for name in values if columns[name].info.get("compare", True)]
+
+    @cached_property
+    def _differing(self) -> str:
+        compared = f", {quoted(*self._compared, alias='t')}" if self._compared else ""
+        stored = f"SELECT true AS kasparro_stored{compared} FROM {self.target.name} t WHERE {self._same_key('s')}"  # noqa: S608
+        return (
+            "SELECT s.*, t.kasparro_stored IS NOT NULL AS kasparro_stored "  # noqa: S608
+            f"FROM {STAGING} s LEFT JOIN LATERAL ({stored} OFFSET 0) t ON true "
+            f"WHERE t.kasparro_stored IS NULL OR {self._differs('s')}"
+        )
+
+    def _write(self, rows: str, *, upserts: bool = False) -> str:
+        # In the order of the key: the index grows page after page, and two writers lock rows in the same order.
+        conflict = f"ON CONFLICT ({self._keys}) {self._conflict_action} " if upserts else ""
+        return (
+            f"INSERT INTO {self.target.name} AS t ({self._columns}) SELECT {self._columns} FROM {rows} "  # noqa: S608
+            f"ORDER BY {self._keys} {conflict}RETURNING {self._group}"
+        )
+
+    @property
+    def _conflict_action(self) -> str:
+        if not self._compared:
+            return "DO NOTHING"
+        values = [name for name in self.columns if name not in self.target.keys]
+        sets = [f"{quoted(name)} = excluded.{quoted(name)}" for name in values] + self._onupdates
+        return f"DO UPDATE SET {', '.join(sets)} WHERE {self._differs('excluded')}"
+
+    @property
+    def _onupdates(self) -> list[str]:
+        return [
+            f"{quoted(column.name)} = {column.onupdate.arg.compile(dialect=_DIALECT)}"
+            for column in self.target.table.columns
+            if isinstance(column.onupdate, ColumnElementColumnDefault) and column.name not in self.columns
+        ]
+
+    def _differs(self, alias: str) -> str:
+        if not self._compared:
+            return "false"
+        return f"({quoted(*self._compared, alias=alias)}) IS DISTINCT FROM ({quoted(*self._compared, alias='t')})"
+
+    def _same_key(self, alias: str) -> str:
+        return " AND ".join(f"t.{quoted(key)} = {alias}.{quoted(key)}" for key in self.target.keys)
+
+    @property
+    def _group(self) -> str:
+        return f"({self.group_by}) AS grp"
+
+    @property
+    def _columns(self) -> str:
+        return quoted(*self.columns)
+
+    @property
+    def _keys(self) -> str:
+        return quoted(*self.target.keys)

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import gzip
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from kasparro_pipeline.errors import KasparroError
+from kasparro_pipeline.sources.http import FetchError, RequestPolicy, VendorClient
+from kasparro_tests.sources.vendor import Reply, running_vendor
+
+FAST = RequestPolicy(timeout=0.3, attempts=3, total=10, wait_initial=0.01, wait_max=0.02, wait_jitter=0.0)
+GOOD = Reply(b'[{"id":"bitcoin"}]')
+RATE_LIMIT = b'{"status":{"error_code":429,"error_message":"You\'ve exceeded the Rate Limit."}}'
+PAGE = b"<html><body><h1>Just a moment...</h1>\n</body></html>"
+
+
+def client(url: str, policy: RequestPolicy = FAST, **auth: str) -> VendorClient:
+    return VendorClient("coingecko", url, auth_headers=auth, policy=policy)
+
+
+def failure(*replies: Reply, **auth: str) -> tuple[str, int]:
+    """The message of the error that these replies lead to, and how often the vendor was asked."""
+    with running_vendor(*replies) as vendor, client(vendor.url, **auth) as vendor_client:
+        with pytest.raises(FetchError) as caught:
+            vendor_client.get("/coins/markets", {"page": 1})
+        message = str(caught.value)
+        assert "\n" not in message
+        assert message.startswith(f"coingecko: GET {vendor.url}/coins/markets?page=1 ")
+        return message, len(vendor.requests)
+
+
+def test_gives_the_exact_bytes_and_the_url():
+    body = '[ {"id":"bitcoin", "price":3.84e-18,"name":"₿"} ]\n'.encode()
+    zipped = Reply(gzip.compress(body), headers={"Content-Encoding": "gzip"})
+    with running_vendor(zipped) as vendor, client(vendor.url + "/") as vendor_client:
+        answer = vendor_client.get("/coins", {"a": "x y"})
+    assert answer.body == body
+    assert answer.url == f"{vendor.url}/coins?a=x+y"
+    assert abs(datetime.now(UTC) - answer.received_at) < timedelta(seconds=10)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Reply(b"Throttled", 429, {"Content-Type": "text/plain"}),
+        Reply(b"", 500),
+        Reply(b"", 503),
+        Reply(b"", 408),
+        Reply(sent=-1),
+        Reply(b"[1,2,3,4]", sent=5),
+        Reply(b"[1]", pause=1.0),
+        Reply(PAGE, headers={"Content-Type": "text/html"}),
+        Reply(b'[{"id":"bitcoin"},{"id"'),
+        Reply(b""),
+        Reply(RATE_LIMIT),
+        Reply(b'{"status":{"error_code":"500"}}'),
+        Reply(b"no gzip", headers={"Content-Encoding": "gzip"}),
+    ],
+    ids=lambda fault: f"{fault.status} {fault.body[:20]!r} {fault.sent} {fault.pause}",
+)
+def test_asks_again_after_what_can_pass(fault):
+    with running_vendor(fault, GOOD) as vendor, client(vendor.url) as vendor_client:
+        assert vendor_client.get("/coins", {}).body == GOOD.body
+        assert len(vendor.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (Reply(b'{"error":"coin not found"}', 404), 'answered 404 Not Found after 1 try: {"error":"coin not found"}; '),
+        (Reply(b'{"error":"bad key"}', 401), "answered 401 Unauthorized after 1 try"),
+        (Reply(b"no", 403), "answered 403 Forbidden"),
+        (Reply(b"", 301, {"Location": "http://127.0.0.1:1/"}), "answered 301"),
+        (Reply(b'{"status":{"error_code":10002}}'), "answered error_code 10002 under HTTP 200"),
+    ],
+)
+def test_fails_at_once_after_what_cannot_pass(fault, said):
+    message, requests = failure(fault, GOOD)
+    assert said in message
+    assert requests == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (Reply(b"Throttled", 429), "answered 429 Too Many Requests after 3 tries: Throttled; lower the rate limit"),
+        (Reply(RATE_LIMIT), "answered error_code 429 under HTTP 200 after 3 tries: {"),
+        (
+            Reply(PAGE, headers={"Content-Type": "text/html"}),
+            "not complete JSON (text/html) after 3 tries: <html><body>",
+        ),
+        (Reply(b"[1,2,3,4]", sent=5), "gave no complete answer (RemoteProtocolError"),
+        (Reply(b"\x1b[31m" + b"x" * 500, 500), "\N{REPLACEMENT CHARACTER}[31m" + "x" * 115 + "…"),
+    ],
+)
+def test_says_what_was_wrong_when_it_gives_up(fault, said):
+    message, requests = failure(fault)
+    assert said in message
+    assert requests == 3
+
+
+def test_an_unreachable_vendor_is_named():
+    with (
+        client("http://127.0.0.1:1") as vendor_client,
+        pytest.raises(FetchError, match=r"ConnectError.* after 3 tries"),
+    ):
+        vendor_client.get("/coins", {})
+
+
+@pytest.mark.parametrize(
+    "retry_after", ["1", lambda: format_datetime(datetime.now(UTC) + timedelta(seconds=1.9), usegmt=True)]
+)
+def test_waits_as_long_as_the_vendor_says(retry_after):
+    value = retry_after if isinstance(retry_after, str) else retry_after()
+    with running_vendor(Reply(b"", 429, {"Retry-After": value}), GOOD) as vendor, client(vendor.url) as vendor_client:
+        vendor_client.get("/coins", {})
+        assert 0.8 < vendor.times[1] - vendor.times[0] < 3
+
+
+@pytest.mark.parametrize("retry_after", ["86400", "Fri, 01 Jan 2100 00:00:00 GMT", "soon", "-1", "nan", "0"])
+def test_waits_no_longer_than_the_cap(retry_after):
+    policy = RequestPolicy(attempts=2, wait_initial=0.01, wait_max=0.01, wait_jitter=0, retry_after_max=0.2)
+    replies = Reply(b"", 503, {"Retry-After": retry_after}), GOOD
+    with running_vendor(*replies) as vendor, client(vendor.url, policy) as vendor_client:
+        vendor_client.get("/coins", {})
+        assert vendor.times[1] - vendor.times[0] < 1
+
+
+def test_stops_asking_when_the_time_is_up():
+    policy = RequestPolicy(attempts=1000, total=0.3, wait_initial=0.1, wait_max=0.1, wait_jitter=0)
+    with running_vendor(Reply(b"", 500)) as vendor, client(vendor.url, policy) as vendor_client:
+        with pytest.raises(FetchError):
+            vendor_client.get("/coins", {})
+        assert 2 <= len(vendor.requests) <= 5
+
+
+def test_keeps_to_the_rate_and_counts_tries():
+    policy = RequestPolicy(max_requests=2, per_seconds=0.6, wait_initial=0.01, wait_max=0.01, wait_jitter=0)
+    with running_vendor(Reply(b"", 500), GOOD) as vendor, client(vendor.url, policy) as vendor_client:
+        for _ in range(3):
+            vendor_client.get("/coins", {})
+        assert vendor.times[2] - vendor.times[0] >= 0.55
+        assert vendor.times[3] - vendor.times[1] >= 0.55
+
+
+def test_the_key_travels_in_its_header_and_nowhere_else():
+    key = "CG-0123456789abcdef"
+    with running_vendor(GOOD) as vendor, client(vendor.url, **{"x-cg-demo-api-key": key}) as vendor_client:
+        answer = vendor_client.get("/coins", {})
+        assert vendor.headers[0]["x-cg-demo-api-key"] == key
+        assert key not in answer.url
+    message, _ = failure(Reply(b"x" * 110 + key.encode(), 401), **{"x-cg-demo-api-key": key})
+    assert "***" in message
+    assert key[:5] not in message
+
+
+@pytest.mark.parametrize(
+    "url", ["", "ftp://vendor.test", "vendor.test/v1", "http://", "http://[::1", "http://me:secret@x.test"]
+)
+def test_refuses_a_base_url_that_is_none(url):
+    with pytest.raises(KasparroError, match="base URL") as caught:
+        VendorClient("coingecko", url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["two\nlines", " k3y", "café"])
+def test_refuses_a_key_that_no_header_can_carry(key):
+    with pytest.raises(KasparroError, match="API key for header Authorization") as caught:
+        VendorClient("coinpaprika", "http://vendor.test", auth_headers={"Authorization": key})
+    assert key not in str(caught.value)

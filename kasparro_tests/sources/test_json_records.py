@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kasparro_pipeline.errors import KasparroError
+from kasparro_pipeline.sources.json_records import JsonMapping, parse_json
+from kasparro_pipeline.sources.records import OBSERVATION_SCHEMA
+from kasparro_tests.sources.samples import COINGECKO, COINPAPRIKA, NOW, delivery
+
+MARKET = {
+    "id": "bitcoin",
+    "symbol": "btc",
+    "name": "Bitcoin",
+    "image": "https://images.test/1.png",
+    "current_price": 23197,
+    "market_cap": 443243318907,
+    "market_cap_rank": 1,
+    "total_volume": 44434195912,
+    "circulating_supply": 19109818.0,
+    "total_supply": 21000000.0,
+    "max_supply": None,
+    "roi": None,
+    "last_updated": "2022-08-02T01:08:26.342Z",
+}
+TICKER = {
+    "id": "btc-bitcoin",
+    "name": "Bitcoin",
+    "symbol": "BTC",
+    "rank": 1,
+    "circulating_supply": 0,
+    "total_supply": 18784088,
+    "max_supply": 0,
+    "last_updated": "2021-08-12T19:06:04Z",
+    "quotes": {"USD": {"price": 44456.514304206, "volume_24h": 0, "market_cap": 0}},
+}
+
+
+def without(record, *keys):
+    return {key: value for key, value in record.items() if key not in keys}
+
+
+def parse(*records, mapping=COINGECKO, **options):
+    texts = [record if isinstance(record, str) else json.dumps(record) for record in records]
+    return parse_bytes(f"[{','.join(texts)}]".encode("utf-8", "surrogateescape"), mapping, **options)
+
+
+def parse_bytes(body, mapping=COINGECKO, **options):
+    parsed = parse_json(delivery(body), mapping, **options)
+    assert parsed.records == parsed.observations.num_rows + parsed.duplicates + len(parsed.quarantined)
+    assert parsed.observations.schema == OBSERVATION_SCHEMA
+    return parsed
+
+
+def refused(*records, mapping=COINGECKO, **options):
+    """The only quarantined record."""
+    parsed = parse(*records, mapping=mapping, **options)
+    (quarantined,) = parsed.quarantined
+    return quarantined
+
+
+def test_a_coingecko_record():
+    body = json.dumps([MARKET], indent=4).encode()
+    parsed = parse_bytes(body)
+    assert (parsed.records, parsed.duplicates, parsed.quarantined) == (1, 0, [])
+    assert parsed.observations.to_pylist() == [
+        {
+            "source": "test",
+            "source_coin_id": "bitcoin",
+            "observed_at": datetime(2022, 8, 2, 1, 8, 26, 342000, UTC),
+            "symbol": "btc",
+            "name": "Bitcoin",
+            "price_usd": "23197",
+            "market_cap_usd": "443243318907",
+            "volume_24h_usd": "44434195912",
+            "circulating_supply": "19109818.0",
+            "total_supply": "21000000.0",
+            "max_supply": None,
+            "rank": 1,
+            "fetched_at": NOW,
+            "payload_sha256": delivery(body).sha256,
+            "position": 1,
+        }
+    ]
+
+
+def test_a_coinpaprika_record_whose_zeros_mean_unknown_where_the_mapping_says_so():
+    (row,) = parse(TICKER, mapping=COINPAPRIKA).observations.to_pylist()
+    assert row["price_usd"] == "44456.514304206"
+    assert row["volume_24h_usd"] == "0"
+    assert row["total_supply"] == "18784088"
+    assert [row[name] for name in ("market_cap_usd", "circulating_supply", "max_supply")] == [None] * 3
+
+
+NUMBERS = st.one_of(
+    st.integers(-(10**60), 10**60).map(str),
+    st.decimals(allow_nan=False, allow_infinity=False, places=30).map(lambda number: f"{number:f}"),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.sampled_from(["3.84e-18", "9223372036854775807", "1.97e37", "1E+400", "-0.0", "1.00", "0.1e-5"]),
+)
+
+
+@given(st.lists(NUMBERS, min_size=6, max_size=6), st.booleans())
+def test_digits_in_are_digits_out(numbers, quoted):
+    columns = ("price_usd", "market_cap_usd", "volume_24h_usd", "circulating_supply", "total_supply", "max_supply")
+    written = [f'"{number}"' if quoted else number for number in numbers]
+    members = ",".join(
+        f'"{COINGECKO.columns[column][0]}":{text}' for column, text in zip(columns, written, strict=True)
+    )
+    parsed = parse(f'{{"id":"x","last_updated":"2022-01-01",{members}}}')
+    (row,) = parsed.observations.to_pylist()
+    assert [row[column] for column in columns] == numbers
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"id": None}, "missing_key"),
+        ({"id": " "}, "missing_key"),
+        ({"id": 1.5}, "bad_type"),
+        ({"id": "a\0b"}, "bad_text"),
+        ({"id": "x" * 600}, "bad_text"),
+        ({"name": ["Bitcoin"]}, "bad_type"),
+        ({"symbol": True}, "bad_type"),
+        ({"last_updated": None}, "missing_key"),
+        ({"last_updated": "soon"}, "bad_time"),
+        ({"last_updated": True}, "bad_time"),
+        ({"last_updated": "2009-01-02T23:59:59Z"}, "before_first_day"),
+        ({"last_updated": "2026-11-21T00:00:00Z"}, "future_day"),
+        ({"current_price": True}, "bad_number"),
+        ({"current_price": {"usd": 1}}, "bad_number"),
+        ({"current_price": [1]}, "bad_number"),
+        ({"current_price": "12 USD"}, "bad_number"),
+        ({"market_cap_rank": 1.5}, "bad_number"),
+        ({"market_cap_rank": 10**19}, "number_out_of_range"),
+    ],
+)
+def test_a_record_that_is_no_observation_is_quarantined(change, code):
+    record = {**MARKET, **change}
+    quarantined = refused({**MARKET, "id": "other"}, record)
+    assert quarantined.reason_code == code
+    assert quarantined.position == 2
+    assert quarantined.location == "https://vendor.test/coins record 2"
+    assert json.loads(quarantined.record) == record
+    assert "\n" not in quarantined.reason
+
+
+@pytest.mark.parametrize("key", ["id", "last_updated", "current_price"])
+def test_a_record_without_a_key_or_a_price_is_quarantined(key):
+    assert refused(without(MARKET, key)).reason_code == ("missing_price" if key == "current_price" else "missing_key")
+
+
+def test_a_price_of_null_is_an_observation_without_a_price():
+    assert parse({**MARKET, "current_price": None}).observations["price_usd"].to_pylist() == [None]
+
+
+def test_times_may_be_epochs_and_numbers_may_be_strings():
+    (row,) = parse({**MARKET, "last_updated": 1660953600, "current_price": "0.10"}).observations.to_pylist()
+    assert row["observed_at"] == datetime(2022, 8, 20, tzinfo=UTC)
+    assert row["price_usd"] == "0.10"
+
+
+def test_the_bounds_of_days_are_the_first_day_and_the_day_of_fetching():
+    inside = [{**MARKET, "last_updated": time} for time in ("2020-01-01T00:00:00Z", "2026-11-20T23:59:59.999Z")]
+    assert parse(*inside, first_day=date(2020, 1, 1)).observations.num_rows == 2
+    assert refused(*inside, first_day=date(2020, 1, 2)).reason_code == "before_first_day"
+
+
+@pytest.mark.parametrize(
+    ("quotes", "code"),
+    [({"KRW": {"price": 1}}, "no_usd_quote"), ({}, "no_usd_quote"), ([], "bad_type"), ({"USD": 1}, "bad_type")],
+)
+def test_another_currency_is_never_taken_for_usd(quotes, code):
+    quarantined = refused({**TICKER, "quotes": quotes}, mapping=COINPAPRIKA)
+    assert quarantined.reason_code == code
+    if "KRW" in quotes:
+        assert quarantined.reason == "the record has no quotes.USD; it has 'KRW'"
+
+
+def test_without_a_time_of_its_own_the_time_of_fetching_counts():
+    columns = without(COINGECKO.columns, "observed_at")
+    mapping = JsonMapping(columns)
+    assert mapping.uses_fetched_at
+    assert not COINGECKO.uses_fetched_at
+    assert parse(MARKET, mapping=mapping).observations["observed_at"].to_pylist() == [NOW]
+
+
+def test_equal_records_are_duplicates_and_of_different_ones_the_last_counts():
+    first, second = {**MARKET, "current_price": 1}, {**MARKET, "current_price": 2}
+    parsed = parse(first, first, second, {**MARKET, "id": "other"})
+    assert (parsed.records, parsed.duplicates) == (4, 1)
+    assert [(row["source_coin_id"], row["price_usd"], row["position"]) for row in parsed.observations.to_pylist()] == [
+        ("bitcoin", "2", 3),
+        ("other", "23197", 4),
+    ]
+    (quarantined,) = parsed.quarantined
+    assert (quarantined.reason_code, quarantined.position) == ("conflict", 1)
+    assert "https://vendor.test/coins record 3" in quarantined.reason
+
+
+def test_odd_texts_cost_one_record_and_not_the_payload():
+    odd = ['{"id":"\\ud800"}', '{"id":"x","image":"\\udfff"}', '{"id":"\udcff"}', '{"id":"x","current_price":NaN}']
+    parsed = parse(MARKET, *odd, '"a, ] text"', "17", "[" * 90 + "]" * 90)
+    assert parsed.observations["source_coin_id"].to_pylist() == ["bitcoin"]
+    assert [q.reason_code for q in parsed.quarantined] == [
+        "bad_text",
+        "bad_text",
+        "bad_text",
+        "bad_json",
+        *["bad_type"] * 3,
+    ]
+    assert [q.record for q in parsed.quarantined[:4]] == [*odd[:2], '{"id":"\\xff"}', odd[3]]
+
+
+def test_what_reaches_the_database_holds_no_nul_and_no_line_end():
+    quarantined = parse(
+        {**TICKER, "quotes": {"K\0\nW" * 1000: 1}},
+        {**TICKER, "id": "a\nb"},
+        {**TICKER, "id": "a\nb", "rank": 2},
+        mapping=COINPAPRIKA,
+    ).quarantined
+    assert [q.reason_code for q in quarantined] == ["no_usd_quote", "conflict"]
+    assert all(q.reason.isprintable() and len(q.reason) < 300 for q in quarantined)
+
+
+def test_a_long_record_is_shown_in_part():
+    quarantined = refused({"id": None, "image": "x" * 100_000})
+    assert len(quarantined.record) < 20_000
+    assert quarantined.record.endswith("… (100025 bytes)")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(
+            b"",
+            b"   ",
+            b"[",
+            b"[1,2",
+            b"[1 2]",
+            b"[1,]",
+            b"[,]",
+            b"[1]x",
+            b"{}",
+            b'"text"',
+            b"null",
+            b"<html></html>",
+            b"\xff\xfe[",
+        ),
+        *(b"[" * 100_000, b"\0", b'["\\ud800",]', b'["\\ud800"', b'["\\ud800" 1]', b'["\\ud800"]]', b"[NaN"),
+    ],
+)
+def test_a_payload_that_is_no_array_is_one_quarantined_record(body):
+    parsed = parse_bytes(body)
+    (quarantined,) = parsed.quarantined
+    assert (quarantined.position, quarantined.reason_code) == (0, "unreadable_payload")
+    assert quarantined.location == "https://vendor.test/coins"
+    assert "\0" not in quarantined.record
+
+
+def test_an_empty_page_holds_no_record():
+    assert parse_bytes(b" [ ] ").records == 0
+
+
+def test_records_within_the_answer():
+    mapping = JsonMapping(COINGECKO.columns, record_path=("data", "coins"))
+    body = json.dumps({"data": {"count": 1, "coins": [MARKET]}}).encode()
+    assert parse_bytes(body, mapping).observations.num_rows == 1
+    assert parse_bytes(b'{"data":{}}', mapping).quarantined[0].reason == "the answer has no 'coins'"
+    assert parse_bytes(b"[]", mapping).quarantined[0].reason_code == "unreadable_payload"
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from([*MARKET, "x"]), inner),
+    )
+)
+def test_any_json_is_accounted_for(value):
+    parse_bytes(json.dumps(value).encode())
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["2021-01-01", "2021-01-02"]), st.integers(1, 2))))
+def test_the_last_of_each_key_counts_whatever_the_order(rows):
+    records = [{"id": coin, "last_updated": day, "current_price": price} for coin, day, price in rows]
+    parsed = parse(*records)
+    kept = {
+        (row["source_coin_id"], str(row["observed_at"].date())): int(Decimal(row["price_usd"]))
+        for row in parsed.observations.to_pylist()
+    }
+    assert kept == {(coin, day): price for coin, day, price in rows}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"source_coin_id": ("id",)},
+        {"price_usd": ("price",)},
+        {**COINGECKO.columns, "prise": ("price",)},
+        {**COINGECKO.columns, "name": ()},
+        {**COINGECKO.columns, "name": ("symbol", "name")},
+    ],
+)
+def test_a_mapping_that_cannot_work_is_refused(columns):
+    with pytest.raises(KasparroError, match=r"^mapping: "):
+        JsonMapping(columns)

