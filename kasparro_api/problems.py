@@ -68,7 +68,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(DatabaseUnavailableError)
     async def database_unavailable(request: Request, error: DatabaseUnavailableError) -> JSONResponse:
-        logger.warning("%s (request_id=%s): %s", error, request.state.request_id, error.__cause__)
+        reason = str(error.__cause__).partition("\n")[0]  # the rest is the statement
+        logger.warning("%s (request_id=%s): %s", error, request.state.request_id, reason)
         return problem(request, 503, "database-unavailable", str(error), RETRY_AFTER)
 
     @app.exception_handler(QueryTimeoutError)

@@ -6,7 +6,7 @@ is the assets' matter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import Any
@@ -17,17 +17,18 @@ import sqlalchemy as sa
 from kasparro_pipeline.components import ApiSource, CsvSource
 from kasparro_pipeline.components.csv_source import drop_ranges, due_drops
 from kasparro_pipeline.components.partitions import day_ranges, drops, key_ranges, range_tags, today
-from kasparro_pipeline.components.unify import UNIFY, touched_days
 from kasparro_pipeline.errors import KasparroError
-from kasparro_pipeline.sources.drops import source_of
+from kasparro_pipeline.settings import settings
+from kasparro_pipeline.sources.drops import find_drops
 from kasparro_pipeline.warehouse.database import current_engine
-from kasparro_pipeline.warehouse.tables import delivery, raw_payload, source_run
+from kasparro_pipeline.warehouse.tables import delivery, raw_payload, source_run, touched_day
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 """What a run has to say is in Dagster's event log; the terminal gets the report."""
 
-Progress = Callable[[str], None]
-"""Called with what is done next."""
+UNIFY = "unify"
+UNIFY_ROUNDS = 3
+"""A coin that became another one touches more days, so unifying may have to go round again."""
 
 
 @dataclass(slots=True)
@@ -65,10 +66,13 @@ class LoadReport:
 
 
 class Loader:
-    """Runs the assets' jobs in this process, recorded in Dagster's instance like any other run."""
+    """Runs the assets' jobs in this process, recorded in Dagster's instance like any other run.
 
-    def __init__(self, progress: Progress | None = None) -> None:
-        # Loading the definitions takes a second or two, so that only a command that needs them pays for it.
+    `progress` is called with what comes next.
+    """
+
+    def __init__(self, progress: Callable[[str], None] | None = None) -> None:
+        # The definitions take seconds to load, and only a command that needs them should pay for it.
         from kasparro_pipeline.definitions import defs  # noqa: PLC0415
 
         self._definitions: dg.Definitions = defs()
@@ -76,53 +80,173 @@ class Loader:
         self._instance = dg.DagsterInstance.get()
         tree = self._definitions.component_tree
         if tree is None:
-            raise KasparroError("no components below kasparro_pipeline/defs; is the installation complete?")
+            raise KasparroError("no component was found in kasparro_pipeline/defs; is the installation whole?")
         self._api = {source.source: source for source in tree.get_all_components(ApiSource)}
         self._files = {source.name: source for source in tree.get_all_components(CsvSource)}
         self._runs: list[str] = []
-        self._broken: dict[str, str] = {}
+        self._errors: dict[str, str] = {}
 
     def load(
         self, sources: Sequence[str] | None = None, first: date | None = None, last: date | None = None
     ) -> LoadReport:
         """Fetch what is due, parse it, and unify the days touched; loading the same again changes nothing.
 
-        Args:
-            sources: names of API sources, ``csv_drops``, or of one drop folder (``csv_<folder>``); None: all.
-            first, last: days of the API sources' partitions, both included; by default today alone.
+        `sources` are names of API sources or drop folders (``csv_<folder>``), or ``csv_drops`` for all drops; None:
+        everything. `first` and `last` (both included) name days of the API sources; by default today alone.
 
         Raises:
-            KasparroError: a source or a range of days that there is not.
+            KasparroError: a source that there is not, or days that are none.
         """
         chosen = self._chosen(sources)
         start, end = _range(first, last)
         for name in self._api:
             if name in chosen:
-                self._attempt(name, lambda name=name: self._load_api(name, start, end))  # type: ignore[misc]
+                self._run(name, start, end)
+                self._parse_waiting(name, [name], delivery.c.parser_version.is_(None))
         for name in self._files:
-            folders = None if name in chosen else {source for source in chosen if source not in self._api}
+            folders = None if name in chosen else chosen - set(self._api)
             if folders is None or folders:
-                self._attempt(name, lambda name=name, folders=folders: self._load_files(name, folders))  # type: ignore[misc]
-        return self._unify(self._report())
+                self._load_files(name, folders)
+        return self._unify()
 
     def reprocess(self) -> LoadReport:
-        """Parse again, from kept payloads, what another version of a parser has parsed; unify the days touched.
-
-        No vendor is asked.
-        """
+        """Parse from kept payloads what another version of its parser has parsed, and unify; no vendor is asked."""
         for name, source in self._api.items():
-            self._attempt(name, lambda name=name, source=source: self._parse_api(name, source.parser_version))  # type: ignore[misc]
+            self._parse_waiting(name, [name], _stale(source.parser_version))
         for name, files in self._files.items():
-            self._attempt(name, lambda name=name, files=files: self._parse_files(name, files.parser_version))  # type: ignore[misc]
-        return self._unify(self._report())
-
-    # -- sources ------------------------------------------------------------------------------------------------
+            self._parse_waiting(name, None, _stale(files.parser_version))
+        return self._unify()
 
     def _chosen(self, sources: Sequence[str] | None) -> set[str]:
         known = {*self._api, *self._files}
-        folders = {drop.source for drop in self._all_drops()} if self._files else set()
-        unknown = set(sources or ()) - known - folders
+        if not sources:
+            return known
+        known |= {drop.source for drop in find_drops(settings().drop_dir)}
+        unknown = set(sources) - known
         if unknown:
-            names = ", ".join(sorted(known | folders))
-            raise KasparroError(f"no source {', '.join(sorted(unknown))}; there are {names}")
-        return set(sources) if sources else known
+            raise KasparroError(f"no source {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
+        return set(sources)
+
+    def _load_files(self, name: str, folders: set[str] | None) -> None:
+        try:
+            due = [drop for drop in due_drops() if folders is None or drop.source in folders]
+        except KasparroError as error:
+            self._errors[name] = str(error)
+            return
+        ranges, added = drop_ranges(self._instance, due)
+        if added:
+            self._instance.add_dynamic_partitions(drops().name or "", added)
+        for start, end in ranges:
+            self._run(name, start, end)
+        self._parse_waiting(name, None, delivery.c.parser_version.is_(None))
+
+    def _parse_waiting(self, name: str, sources: list[str] | None, waiting: sa.ColumnElement[bool]) -> None:
+        """Parse what was kept and never parsed: what a run that died, or failed half way, has left behind."""
+        ours = delivery.c.source.in_(sources) if sources else delivery.c.source.startswith("csv_", autoescape=True)
+        with current_engine().connect() as connection:
+            keys = connection.scalars(sa.select(delivery.c.partition).where(ours, waiting).distinct()).all()
+        if sources:
+            ranges = [(a.isoformat(), b.isoformat()) for a, b in day_ranges(map(date.fromisoformat, keys))]
+        else:
+            ranges = key_ranges(keys, list(self._instance.get_dynamic_partitions(drops().name or "")))
+        for start, end in ranges:
+            self._run(name, start, end, [dg.AssetKey([name, "observations"])])
+
+    def _unify(self) -> LoadReport:
+        report = LoadReport()
+        days: set[date] = set()
+        for _ in range(UNIFY_ROUNDS):
+            with current_engine().connect() as connection:
+                touched = set(connection.scalars(sa.select(touched_day.c.day).distinct()))
+            if not touched:
+                break
+            if not all(self._run(UNIFY, a.isoformat(), b.isoformat()) for a, b in day_ranges(touched)):
+                report.error = self._errors.pop(UNIFY)
+                break
+            days |= touched
+        report.days_unified = len(days)
+        report.sources = self._source_reports()
+        return report
+
+    def _run(self, job: str, start: str, end: str, selection: list[dg.AssetKey] | None = None) -> bool:
+        self._progress(f"{job} {start}" if start == end else f"{job} {start} … {end}")
+        result = self._definitions.resolve_job_def(job).execute_in_process(
+            instance=self._instance,
+            run_config=QUIET,
+            tags=range_tags(start, end),
+            asset_selection=selection,
+            raise_on_error=False,
+        )
+        self._runs.append(result.run_id)
+        if not result.success:
+            self._errors.setdefault(job, _first_error(result))
+        return bool(result.success)
+
+    def _source_reports(self) -> list[SourceReport]:
+        reports: dict[str, SourceReport] = {}
+        with current_engine().connect() as connection:
+            for row in connection.execute(_counts_query(self._runs)):
+                reports[row.source] = SourceReport(*row)
+            failed = sa.select(source_run.c.source, source_run.c.error).where(
+                source_run.c.run_id.in_(self._runs), source_run.c.status == "failure"
+            )
+            for source, error in connection.execute(failed):
+                reports.setdefault(source, SourceReport(source)).error = error
+        told = {report.source for report in reports.values() if report.error}
+        for name, error in self._errors.items():
+            is_told = name in told or (name in self._files and any(source.startswith("csv_") for source in told))
+            if not is_told:
+                reports.setdefault(name, SourceReport(name)).error = error
+        for name in self._api:
+            reports.setdefault(name, SourceReport(name))
+        return sorted(reports.values(), key=lambda report: report.source)
+
+
+def _range(first: date | None, last: date | None) -> tuple[str, str]:
+    newest = date.fromisoformat(today())
+    start, end = first or last or newest, last or newest
+    if start > end or end > newest or start < settings().first_day:
+        raise KasparroError(
+            f"no days from {start} to {end}; --from and --to lie between {settings().first_day} and {newest}"
+        )
+    return start.isoformat(), end.isoformat()
+
+
+def _stale(parser_version: str) -> sa.ColumnElement[bool]:
+    return delivery.c.parser_version.is_distinct_from(sa.null()) & ~delivery.c.parser_version.startswith(
+        parser_version, autoescape=True
+    )
+
+
+def _counts_query(runs: Sequence[str]) -> sa.Select[Any]:
+    """One row a source in the order of `SourceReport`'s fields, over what these runs fetched or parsed."""
+    fetched = delivery.c.run_id.in_(runs)
+    parsed = delivery.c.parse_run_id.in_(runs)
+    new = fetched & (raw_payload.c.first_fetched_at == delivery.c.fetched_at)
+    sums = [
+        sa.func.coalesce(sa.func.sum(delivery.c[name]).filter(parsed), 0).cast(sa.BigInteger)
+        for name in ("records", "inserted", "updated", "unchanged", "quarantined")
+    ]
+    return (
+        sa.select(
+            delivery.c.source,
+            sa.func.count().filter(new),
+            sa.func.count().filter(fetched & (raw_payload.c.first_fetched_at != delivery.c.fetched_at)),
+            *sums,
+        )
+        .join(raw_payload, (raw_payload.c.source == delivery.c.source) & (raw_payload.c.sha256 == delivery.c.sha256))
+        .where(fetched | parsed)
+        .group_by(delivery.c.source)
+    )
+
+
+def _first_error(result: dg.ExecuteInProcessResult) -> str:
+    """The innermost cause of the first failed step, in one line."""
+    for event in result.all_events:
+        data: Any = event.event_specific_data
+        error = getattr(data, "error", None)
+        if event.is_failure and error is not None:
+            while error.cause is not None:
+                error = error.cause
+            return str(error.message).strip().splitlines()[0]
+    return f"run {result.run_id} failed; see it in the Dagster UI"

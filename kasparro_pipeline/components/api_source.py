@@ -86,8 +86,13 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
             return dg.RunRequest(partition_key=today())
 
         raw = raw_asset(self.source, self.source, daily(), f"Answers of {self.base_url}{self.endpoint}.", self._fetch)
-        observations = observations_asset(self.source, daily(), self._parser().version, self._parse)
+        observations = observations_asset(self.source, daily(), self.parser_version, self._parse)
         return dg.Definitions(assets=[raw, observations], jobs=[job], schedules=[refresh])
+
+    @property
+    def parser_version(self) -> str:
+        """By which deliveries are parsed now."""
+        return self._parser().version
 
     def _fetch(self, context: dg.AssetExecutionContext) -> Iterator[Payload]:
         """The vendor's answer of now, kept in today's partition; a past day is never given today's numbers."""

@@ -61,7 +61,7 @@ class CsvSource(dg.Component, dg.Model, dg.Resolvable):
             return self._look(context)
 
         raw = raw_asset(self.name, "csv_*", drops(), "CSV files of the drop folder.", self._fetch)
-        observations = observations_asset(self.name, drops(), self._parser().version, self._parse)
+        observations = observations_asset(self.name, drops(), self.parser_version, self._parse)
         return dg.Definitions(assets=[raw, observations], jobs=[job], sensors=[folder])
 
     def _look(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
@@ -78,6 +78,11 @@ class CsvSource(dg.Component, dg.Model, dg.Resolvable):
             ],
             dynamic_partitions_requests=[drops().build_add_request(added)] if added else [],
         )
+
+    @property
+    def parser_version(self) -> str:
+        """By which deliveries are parsed now."""
+        return self._parser().version
 
     def _fetch(self, context: dg.AssetExecutionContext) -> Iterator[Payload]:
         """The blocks of every file that differs from what was kept; a file that cannot be read does not stop others."""

@@ -5,7 +5,7 @@ import dagster as dg
 from kasparro_pipeline.io_managers.postgres import PostgresIOManager
 from kasparro_pipeline.io_managers.raw_payload import RawPayloadIOManager
 from kasparro_pipeline.warehouse.database import current_engine
-from kasparro_pipeline.warehouse.tables import metadata
+from kasparro_pipeline.warehouse.tables import merge_receipt, metadata
 
 
 @dg.definitions
@@ -14,7 +14,7 @@ def defs() -> dg.Definitions:
     return dg.Definitions(
         resources={
             "raw_payloads": RawPayloadIOManager(current_engine),
-            "postgres": PostgresIOManager(current_engine, metadata),
+            "postgres": PostgresIOManager(current_engine, metadata, merge_receipt),
         },
         executor=dg.in_process_executor,
     )

@@ -80,14 +80,17 @@ class PostgresIOManager(dg.IOManager):
     Args:
         engine: called once for each output or input.
         tables: where the tables are declared.
+        receipts: a table like `kasparro_pipeline.warehouse.tables.merge_receipt`, by which a frame that was merged
+            before and whose rows nobody has touched since is known without being sent; None: always compare.
 
     Raises:
         MergeError: the data does not fit the table; nothing of it is written.
     """
 
-    def __init__(self, engine: Callable[[], sa.Engine], tables: sa.MetaData) -> None:
+    def __init__(self, engine: Callable[[], sa.Engine], tables: sa.MetaData, receipts: sa.Table | None = None) -> None:
         self._engine = engine
         self._tables = tables
+        self._receipts = receipts
 
     def handle_output(self, context: dg.OutputContext, obj: Frame | Iterable[Frame] | Load) -> None:
         """Merge the value into the asset's table."""
@@ -102,6 +105,7 @@ class PostgresIOManager(dg.IOManager):
                     window=window,
                     replace=bool(context.definition_metadata.get(REPLACE)),
                     group_by=load.group_by,
+                    receipts=self._receipts,
                 )
                 total = _merge_all(connection, merge, load)
                 preview = self._preview(context, connection, table, window)

@@ -28,7 +28,7 @@ from kasparro_tests.conftest import FAST
 
 @pytest.fixture
 def postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    server = EmbeddedPostgres(tmp_path, options=FAST)
+    server = EmbeddedPostgres(tmp_path, options={**FAST, "synchronous_commit": "on"})  # what is written outlives a kill
     yield server
     server.stop()
 
