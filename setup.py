@@ -24,6 +24,7 @@ setup(
         "dagster-postgres==0.29.27",
         "alembic>=1.18,<2",
         "fastapi>=0.150",
+        "fastapi-offline>=1.7,<2",
         "filelock>=3.20",
         "httpx>=0.28,<1",
         "msgspec>=0.21,<1",

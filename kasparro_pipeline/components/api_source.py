@@ -114,7 +114,7 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
         return ObservationLoad(current_engine, raw, self._parser(raw), run).load()
 
     def _spec(self) -> ApiSpec:
-        paging = self.paging and PageNumbers(self.paging.size, self.paging.page_param, self.paging.size_param)
+        paging = PageNumbers(self.paging.size, self.paging.page_param, self.paging.size_param) if self.paging else None
         return ApiSpec(self.endpoint, self.params, paging, _path(self.record_path))
 
     def _sweep(self) -> Sweep | None:

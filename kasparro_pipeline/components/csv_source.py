@@ -97,12 +97,12 @@ class CsvSource(dg.Component, dg.Model, dg.Resolvable):
                 yield from _changed_blocks(found[partition])
             except KasparroError as error:
                 failed[partition] = error
-        for partition, error in failed.items():
-            run.failed(error, [source_of(partition)])
+        for partition, reason in failed.items():
+            run.failed(reason, [source_of(partition)])
         with current_engine().begin() as connection:
             run.without(map(source_of, failed)).succeeded(connection)
         if failed:
-            raise KasparroError("; ".join(str(error) for error in failed.values()))
+            raise KasparroError("; ".join(map(str, failed.values())))
 
     def _parse(self, context: dg.AssetExecutionContext, raw: Deliveries) -> Load:
         run = SourceRun.begin(current_engine, context, map(source_of, context.partition_keys))

@@ -38,7 +38,7 @@ class SourceRun:
         return run
 
     def succeeded(self, connection: sa.Connection, counts: Mapping[str, Mapping[str, int]] | None = None) -> None:
-        """Record the success of every source, with its ``counts`` (records, inserted, …), in the caller's transaction."""
+        """Record the success of every source, with its counts by name, in the caller's transaction."""
         for source in sorted(self.sources):
             of_source = (counts or {}).get(source, {})
             self._write(connection, source, status="success", ended_at=sa.func.clock_timestamp(), **of_source)

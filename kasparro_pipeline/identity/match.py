@@ -109,22 +109,21 @@ def _groups(ordered: list[SourceCoin], curated: Mapping[Key, Override]) -> list[
     for coin in ordered:
         if (label := _label(coin)) is not None:
             label_count[coin.source, *label] += 1
-    by_label: dict[object, str] = {}
+    by_label: dict[tuple[str, str], str] = {}
     groups: dict[object, list[SourceCoin]] = defaultdict(list)
     for coin in ordered:
         label = _label(coin)
         unique = label is not None and label_count[coin.source, *label] == 1
+        group: object
         if coin.key in curated:
-            group: object = curated[coin.key].coin_id
-            if unique:
+            group = curated[coin.key].coin_id
+            if unique and label is not None:
                 by_label.setdefault(label, curated[coin.key].coin_id)
-        elif unique:
-            group = label
         else:
-            group = coin.key
+            group = ("label", label) if unique else ("own", coin.key)
         groups[group].append(coin)
     for label, coin_id in by_label.items():
-        groups[coin_id] += groups.pop(label, [])
+        groups[coin_id] += groups.pop(("label", label), [])
     order = {coin.key: index for index, coin in enumerate(ordered)}
     return [sorted(group, key=lambda coin: order[coin.key]) for group in groups.values()]
 

@@ -52,8 +52,8 @@ MAX_PREVIEWED_PARTITIONS = 31
 class Load:
     """Frames with something that has to commit with them.
 
-    The first two functions are called inside the merge's transaction: `after_frame` before the next frame is taken, with what
-    became of this one; `before_commit` once, with the sum.
+    The first two functions are called inside the merge's transaction: `after_frame` before the next frame is taken,
+    with what became of this one; `before_commit` once, with the sum.
     """
 
     frames: Iterable[Frame]

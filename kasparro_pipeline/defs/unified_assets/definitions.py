@@ -1,4 +1,4 @@
-"""From observations to one row per coin and day: ``coins``, ``coin_identity``, ``unified_assets``, and what runs them."""
+"""From observations to one row per coin and day, and the sensor that runs it for the days touched."""
 
 import hashlib
 from collections.abc import Sequence
@@ -32,6 +32,12 @@ RETRY_AFTER = timedelta(minutes=5)
 """After a failed run the sensor waits this long before it starts the next."""
 
 _SQL = (Path(__file__).parent / "unify.sql").read_text(encoding="utf-8")
+_COLUMNS = (
+    *("coin_id", "day", "symbol", "name", "price_usd", "market_cap_usd", "volume_24h_usd", "circulating_supply"),
+    *("total_supply", "max_supply", "rank", "price_source", "source_count", "sources", "price_spread_pct", "flags"),
+    "observed_at",
+)
+"""What unify.sql selects, in its order."""
 _GOING = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -120,15 +126,10 @@ def _unified_assets(priorities: dict[str, int], deps: list[dg.AssetDep]) -> dg.A
 
 def unify(start: datetime, end: datetime, priorities: dict[str, int]) -> sa.TextualSelect:
     """The rows of `unified_assets` for the days from `start` to before `end`, by the rule in ``unify.sql``."""
-    columns = [column for column in unified_assets.columns if column.name != "updated_at"]
-    order = ("coin_id", "day", "symbol", "name", "price_usd", "market_cap_usd", "volume_24h_usd", "circulating_supply")
-    order += ("total_supply", "max_supply", "rank", "price_source", "source_count", "sources", "price_spread_pct")
-    order += ("flags", "observed_at")
-    by_name = {column.name: column for column in columns}
     bound = sa.text(_SQL).bindparams(
         start=start, end=end, sources=list(priorities), priorities=list(priorities.values())
     )
-    return bound.columns(*(sa.column(name, by_name[name].type) for name in order))
+    return bound.columns(*(sa.column(name, unified_assets.c[name].type) for name in _COLUMNS))
 
 
 def _touched_days(job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:

@@ -9,7 +9,7 @@ context.configure(
     target_metadata=metadata,
     version_table_schema=SCHEMA,
     include_schemas=True,
-    include_name=lambda name, type_, parent: type_ != "schema" or name == SCHEMA,
+    include_name=lambda name, type_, _: type_ != "schema" or name == SCHEMA,
 )
 with context.begin_transaction():
     context.run_migrations()
