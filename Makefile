@@ -25,7 +25,7 @@ test-real: $(INSTALLED) ## Run the tests on recorded vendor answers in KASPARRO_
 	@$(BIN)/pytest -m realdata
 
 lint: $(INSTALLED) ## Check style, format and types
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 bench: $(INSTALLED) ## Measure loading and serving
 	@$(BIN)/python -m kasparro_tests.bench

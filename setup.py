@@ -54,6 +54,7 @@ setup(
             "pytest-timeout>=2.4",
             "pytest-xdist>=3.8",
             "ruff>=0.14",
+            "types-psutil",
             "types-psycopg2",
         ],
     },

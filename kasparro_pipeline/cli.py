@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import httpx
 import typer
@@ -19,11 +19,13 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from kasparro_pipeline.errors import KasparroError
-from kasparro_pipeline.load import Loader, LoadReport
 from kasparro_pipeline.services import local_url
 from kasparro_pipeline.settings import Settings, settings
 from kasparro_pipeline.simulator.drops import write_today
 from kasparro_pipeline.stack import Stack, enter
+
+if TYPE_CHECKING:
+    from kasparro_pipeline.load import Loader, LoadReport
 
 app = typer.Typer(
     help="One table of crypto market data you can trust.",
@@ -143,6 +145,9 @@ def _first_load(chosen: Settings) -> None:
 
 def _with_progress(work: Callable[[Loader], LoadReport]) -> LoadReport:
     """Do `work` and show what it is at."""
+    # Dagster takes seconds to import; `status` and `down` do without it.
+    from kasparro_pipeline.load import Loader  # noqa: PLC0415
+
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("loading the definitions")

@@ -28,7 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.URL]:
     postgres = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), options=FAST)
     postgres.start()
     yield postgres.url
-    postgres.stop()
+    postgres.remove()
 
 
 @pytest.fixture(scope="session")

@@ -68,7 +68,7 @@ def check_server(url: sa.URL) -> None:
         with engine.connect() as connection:
             number = int(connection.scalar(sa.text("SHOW server_version_num")) or 0)
     except sa.exc.OperationalError as error:
-        reason = str(error.orig).strip().splitlines()[-1]
+        reason = str(error.orig).strip().splitlines()[0]
         raise KasparroError(
             f"no PostgreSQL answers at {url.host}:{url.port or 5432}/{url.database}: {reason}; "
             "check DATABASE_URL, or unset it to use the embedded server"

@@ -43,7 +43,7 @@ def payload(source: str, sha256: str, size: int) -> dict[str, Any]:
 
 def delivered(source: str, sha256: str, position: int, **columns: Any) -> dict[str, Any]:
     place = {"source": source, "partition": "2026-11-01", "position": position, "fetched_at": NOON}
-    return {**place, "sha256": sha256, "request": "http://x/", "first_record": 1, **columns}
+    return {**place, "sha256": sha256, "request": "http://x/", "first_record": 1, "is_last": True, **columns}
 
 
 def refused(source: str, position: int, reason_code: str) -> dict[str, Any]:

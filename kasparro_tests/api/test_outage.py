@@ -30,7 +30,7 @@ from kasparro_tests.conftest import FAST
 def postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
     server = EmbeddedPostgres(tmp_path, options={**FAST, "synchronous_commit": "on"})  # what is written outlives a kill
     yield server
-    server.stop()
+    server.remove()
 
 
 def fill(url: sa.URL) -> None:
