@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from time import sleep
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -37,8 +37,7 @@ VENDORS = ("coingecko", "coinpaprika")
 class Environment:
     engine: sa.Engine
     drop_dir: Path
-    today: str
-    patch: pytest.MonkeyPatch
+    today: date
 
     def rows(self, query: sa.Select) -> list[sa.Row]:
         with self.engine.connect() as connection:
@@ -56,7 +55,7 @@ def running(app) -> Iterator[str]:
     thread.start()
     while not server.started:
         assert thread.is_alive()
-        time.sleep(0.01)
+        sleep(0.01)
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
     thread.join()
@@ -78,7 +77,7 @@ def kasparro(server: sa.URL, template: sa.URL, folder: Path, coingecko: str, coi
         enter(settings())
         engine = create_engine(url)
         try:
-            yield Environment(engine, folder / "drops", str(datetime.now(UTC).date()), patch)
+            yield Environment(engine, folder / "drops", datetime.now(UTC).date())
         finally:
             engine.dispose()
             current_engine().dispose()
@@ -147,7 +146,7 @@ def test_bitcoin_is_one_coin_of_three_sources_with_coingeckos_price(loaded) -> N
         sa.select(observation).where(
             observation.c.source == "coingecko",
             observation.c.source_coin_id == "bitcoin",
-            observation.c.observed_at >= datetime.fromisoformat(f"{environment_.today}T00:00:00Z"),
+            observation.c.observed_at >= datetime.combine(environment_.today, time.min, UTC),
         )
     )
     assert (row.symbol.upper(), row.source_count, row.price_source) == ("BTC", 3, "coingecko")
@@ -163,7 +162,7 @@ def test_the_second_load_changes_nothing(loaded) -> None:
 def test_a_past_day_fetches_nothing(loaded) -> None:
     environment_, _ = loaded
     before = environment_.count(delivery), environment_.count(raw_payload), environment_.count(observation)
-    past = datetime.fromisoformat(environment_.today).date() - timedelta(days=40)
+    past = environment_.today - timedelta(days=40)
     with running_vendor(Reply(status=403)) as vendor, pytest.MonkeyPatch.context() as patch:
         for source in VENDORS:
             patch.setenv(f"KASPARRO_{source.upper()}_URL", vendor.url)

@@ -31,7 +31,7 @@ class SourceRun:
         """Record that the step has started."""
         keys = context.partition_keys
         partition = keys[0] if len(keys) == 1 else f"{keys[0]}...{keys[-1]}"
-        run = cls(engine, context.run_id, context.asset_key.to_user_string(), partition, frozenset(sources))
+        run = cls(engine, context.run.run_id, context.asset_key.to_user_string(), partition, frozenset(sources))
         with engine().begin() as connection:
             for source in sorted(run.sources):
                 run._write(connection, source, status="running", started_at=sa.func.clock_timestamp())

@@ -92,7 +92,7 @@ def identify(
     """
     ordered = sorted(coins, key=lambda coin: (priorities.get(coin.source, 1000), coin.key))
     curated = {coin.key: override for override in overrides for coin in ordered if override.applies_to(coin)}
-    groups = _groups(ordered, curated)
+    groups = _groups(ordered, curated, existing)
     taken: set[str] = set()
     found: list[Identity] = []
     named = [(_established(group, curated, existing), group) for group in groups]
@@ -103,7 +103,9 @@ def identify(
     return sorted(found, key=lambda identity: (identity.source, identity.source_coin_id))
 
 
-def _groups(ordered: list[SourceCoin], curated: Mapping[Key, Override]) -> list[list[SourceCoin]]:
+def _groups(
+    ordered: list[SourceCoin], curated: Mapping[Key, Override], existing: Mapping[Key, str]
+) -> list[list[SourceCoin]]:
     """Coins that are one, each group in the order given."""
     label_count: dict[tuple[str, str, str], int] = defaultdict(int)
     for coin in ordered:
@@ -120,12 +122,36 @@ def _groups(ordered: list[SourceCoin], curated: Mapping[Key, Override]) -> list[
             if unique and label is not None:
                 by_label.setdefault(label, curated[coin.key].coin_id)
         else:
-            group = ("label", label) if unique else ("own", coin.key)
+            group = _group_of(coin, label_count)
         groups[group].append(coin)
+    for coin_id in {override.coin_id for override in curated.values()}:
+        bearer = _bearer(coin_id, ordered, curated, existing)
+        if bearer is not None:
+            groups[coin_id] += groups.pop(_group_of(bearer, label_count), [])
     for label, coin_id in by_label.items():
         groups[coin_id] += groups.pop(("label", label), [])
     order = {coin.key: index for index, coin in enumerate(ordered)}
     return [sorted(group, key=lambda coin: order[coin.key]) for group in groups.values()]
+
+
+def _group_of(coin: SourceCoin, label_count: Mapping[tuple[str, str, str], int]) -> object:
+    """What a coin without an override is grouped by."""
+    label = _label(coin)
+    unique = label is not None and label_count[coin.source, *label] == 1
+    return ("label", label) if unique else ("own", coin.key)
+
+
+def _bearer(
+    coin_id: str, ordered: list[SourceCoin], curated: Mapping[Key, Override], existing: Mapping[Key, str]
+) -> SourceCoin | None:
+    """The coin that has a curated `coin_id` without an override: it had it before, or its source's id gives it."""
+    free = [coin for coin in ordered if coin.key not in curated]
+    held = next((coin for coin in free if existing.get(coin.key) == coin_id), None)
+    return held or next((c for c in free if c.key not in existing and _slug(c.source_coin_id) == coin_id), None)
+
+
+def _slug(text: str) -> str:
+    return _NOT_WORD.sub("-", text.casefold()).strip("-")
 
 
 def _label(coin: SourceCoin) -> tuple[str, str] | None:
@@ -150,7 +176,7 @@ def _established(group: list[SourceCoin], curated: Mapping[Key, Override], exist
 
 def _new_id(coin: SourceCoin, taken: set[str]) -> str:
     """A readable slug that no other coin has."""
-    slug = _NOT_WORD.sub("-", coin.source_coin_id.casefold()).strip("-") or "coin"
+    slug = _slug(coin.source_coin_id) or "coin"
     candidates = [slug, f"{slug}-{_NOT_WORD.sub('-', coin.source)}"]
     number = 2
     while candidates[0] in taken:

@@ -82,7 +82,6 @@ def test_an_override_speaks_for_every_source_its_glob_names() -> None:
     assert found["csv_a"].evidence == "the tickers of exchanges"
 
 
-@pytest.mark.xfail(strict=True, reason="a curated group does not join the coin that already has its coin_id")
 @pytest.mark.parametrize("existing", [{}, {GECKO_BTC.key: "bitcoin"}])
 def test_an_override_joins_the_coin_that_has_its_id(existing) -> None:
     ticker = SourceCoin("csv_a", "BTC", "BTC", None)

@@ -294,7 +294,8 @@ class TestPlans:
             merging = Merge(connection, thing)
             for no in range(10):
                 merging.frame(things(("s", no, "1")))
-            assert connection.exec_driver_sql("SELECT count(*) FROM pg_prepared_statements").scalar() == 0
+            kept = connection.exec_driver_sql("SELECT statement FROM pg_prepared_statements").scalars().all()
+            assert [statement for statement in kept if "kasparro_staging" in statement] == []
 
 
 PRICES = st.sampled_from([None, "1", "2.50", f"0.{1:030}"])
