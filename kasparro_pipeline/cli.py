@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import httpx
 import typer
 from pydantic import ValidationError
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -155,14 +156,15 @@ def _with_progress(work: Callable[[Loader], LoadReport]) -> LoadReport:
 
 
 def _show_report(report: LoadReport) -> None:
-    table = Table("source", "payloads", "known", "records", "inserted", "updated", "unchanged", "quarantined", "")
+    table = _table("source", *(name.removeprefix("payloads_") for name in _COUNTS))
     for source in report.sources:
-        counts = [getattr(source, name) for name in _COUNTS]
-        table.add_row(source.source, *(f"{count:,}" for count in counts), f"[red]{escape(source.error or '')}[/]")
+        table.add_row(source.source, *(f"{getattr(source, name):,}" for name in _COUNTS))
     console.print(table)
-    console.print(f"days unified: {report.days_unified}")
-    if report.error:
-        console.print(f"[red]unified_assets: {escape(report.error)}[/]")
+    console.print(f"new and known are payloads, the rest records; days unified: {report.days_unified:,}")
+    failed = {source.source: source.error for source in report.sources} | {"unified_assets": report.error}
+    for name, error in failed.items():
+        if error:
+            console.print(f"[red]{name}: {escape(error)}[/]")
 
 
 def _show_places(chosen: Settings) -> None:
@@ -180,10 +182,18 @@ def _show_places(chosen: Settings) -> None:
 
 
 def _show_rows(rows: list[dict[str, object]]) -> None:
-    table = Table(*_SHOWN_COLUMNS, title="unified_assets")
+    table = _table(*_SHOWN_COLUMNS, texts=3)
     for row in rows:
-        table.add_row(*(str(row.get(column, "")) for column in _SHOWN_COLUMNS))
+        table.add_row(*("" if row[column] is None else str(row[column]) for column in _SHOWN_COLUMNS))
     console.print(table)
+
+
+def _table(*columns: str, texts: int = 1) -> Table:
+    """A table whose columns are numbers but for the first `texts`, narrow enough for 80 characters."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="left" if place < texts else "right")
+    return table
 
 
 def _setting_error(detail: dict[str, object]) -> str:

@@ -83,6 +83,7 @@ class Loader:
             raise KasparroError("no component was found in kasparro_pipeline/defs; is the installation whole?")
         self._api = {source.source: source for source in tree.get_all_components(ApiSource)}
         self._files = {source.name: source for source in tree.get_all_components(CsvSource)}
+        self._asked = set(self._api)
         self._runs: list[str] = []
         self._errors: dict[str, str] = {}
 
@@ -98,6 +99,7 @@ class Loader:
             KasparroError: a source that there is not, or days that are none.
         """
         chosen = self._chosen(sources)
+        self._asked &= chosen
         start, end = _range(first, last)
         for name in self._api:
             if name in chosen:
@@ -197,7 +199,7 @@ class Loader:
             is_told = name in told or (name in self._files and any(source.startswith("csv_") for source in told))
             if not is_told:
                 reports.setdefault(name, SourceReport(name)).error = error
-        for name in self._api:
+        for name in self._asked:
             reports.setdefault(name, SourceReport(name))
         return sorted(reports.values(), key=lambda report: report.source)
 
