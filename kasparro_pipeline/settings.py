@@ -40,6 +40,8 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     api_port: int = 8000
     dagster_port: int = 3000
+    simulator_host: str = "127.0.0.1"
+    """Where the simulator is reached."""
     simulator_port: int = 8010
     simulator_rate_per_minute: int = Field(default=600, ge=1)
     """Calls that each simulated vendor admits before it answers 429."""
@@ -69,8 +71,8 @@ class Settings(BaseSettings):
 
     @property
     def simulator_url(self) -> str:
-        """Where the simulator listens."""
-        return f"http://127.0.0.1:{self.simulator_port}"
+        """Where the simulator answers."""
+        return f"http://{self.simulator_host}:{self.simulator_port}"
 
 
 @cache
