@@ -20,6 +20,7 @@ from kasparro_pipeline.components.partitions import day_ranges, drops, key_range
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.settings import settings
 from kasparro_pipeline.sources.drops import find_drops
+from kasparro_pipeline.warehouse import quarantine
 from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.tables import delivery, raw_payload, source_run, touched_day
 
@@ -52,6 +53,8 @@ class LoadReport:
 
     sources: list[SourceReport] = field(default_factory=list)
     days_unified: int = 0
+    resolved: int | None = None
+    """Records that left the quarantine; of `Loader.retry` only."""
     error: str | None = None
     """Why days could not be unified."""
 
@@ -116,6 +119,27 @@ class Loader:
         for name, files in self._files.items():
             self._parse_waiting(name, None, _stale(files.parser_version))
         return self._unify()
+
+    def retry(self, source: str | None = None, reason_code: str | None = None) -> LoadReport:
+        """Parse again, from kept payloads, those with records in quarantine, and unify; no vendor is asked.
+
+        What can be read by now leaves the quarantine in the transaction that stores it. Where the parser has changed,
+        all that was kept in the same partitions is parsed again, as `reprocess` does.
+        """
+        with current_engine().begin() as connection:
+            before = quarantine.held_ids(connection, source, reason_code)
+            quarantine.parse_again(connection, source, reason_code)
+        waits = delivery.c.parser_version.is_(None)
+        for name in self._api:
+            if source in (None, name):
+                self._parse_waiting(name, [name], waits)
+        for name in self._files:
+            if source is None or source not in self._api:
+                self._parse_waiting(name, None, waits)
+        report = self._unify()
+        with current_engine().connect() as connection:
+            report.resolved = len(before) - quarantine.still_held(connection, before)
+        return report
 
     def _chosen(self, sources: Sequence[str] | None) -> set[str]:
         known = {*self._api, *self._files}

@@ -149,6 +149,8 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
 class JsonParser:
     """Parses payloads that are JSON."""
 
+    restates = False
+
     def __init__(self, mapping: JsonMapping, first_day: date, deliveries: Deliveries | None) -> None:
         self.version = parser_version(
             PARSER, first_day, sorted(mapping.columns.items()), mapping.record_path, sorted(mapping.zero_is_null)
@@ -161,10 +163,6 @@ class JsonParser:
     def version_of(self, kept: Kept) -> str:  # noqa: ARG002 - a file has more to say
         """The same for every answer."""
         return self.version
-
-    def is_whole(self, kept: Kept) -> bool:  # noqa: ARG002 - a file has more to say
-        """An answer stands for itself."""
-        return True
 
     def parse(self, kept: Kept) -> ParsedPayload:
         """The answer's records."""

@@ -117,6 +117,7 @@ class CsvParser:
     """Parses blocks of CSV files, each by the dialect of the file it belongs to."""
 
     uses_fetched_at = False
+    restates = True
 
     def __init__(self, mapping: CsvMapping, first_day: date, deliveries: Deliveries | None) -> None:
         self.version = parser_version(PARSER, first_day, sorted(mapping.columns.items()))
@@ -125,16 +126,10 @@ class CsvParser:
         self._deliveries = deliveries
         self._file: tuple[str, str, datetime] | None = None
         self._dialect = CsvDialect()
-        self._all = list(deliveries or ())
 
     def version_of(self, kept: Kept) -> str:
         """Equal bytes under another header are other records."""
         return f"{self.version}:{self._dialect_of(kept).fingerprint}"
-
-    def is_whole(self, kept: Kept) -> bool:
-        """False for the blocks of a file that changed, or could not be read on, before its last one."""
-        file = (kept.source, kept.partition, kept.fetched_at)
-        return any(other.is_last and (other.source, other.partition, other.fetched_at) == file for other in self._all)
 
     def parse(self, kept: Kept) -> ParsedPayload:
         """The block's records."""
@@ -144,15 +139,14 @@ class CsvParser:
     def _dialect_of(self, kept: Kept) -> CsvDialect:
         file = (kept.source, kept.partition, kept.fetched_at)
         if self._file != file:
-            self._dialect = read_dialect(self._blocks(file), self._mapping, kept.request)
+            self._dialect = read_dialect(self._blocks(kept), self._mapping, kept.request)
             self._file = file
         return self._dialect
 
-    def _blocks(self, file: tuple[str, str, datetime]) -> Iterator[bytes]:
+    def _blocks(self, kept: Kept) -> Iterator[bytes]:
         assert self._deliveries is not None  # noqa: S101 - see parse
-        for kept in self._all:
-            if (kept.source, kept.partition, kept.fetched_at) == file:
-                yield self._deliveries.body(kept)
+        for block in self._deliveries.of_file(kept):
+            yield self._deliveries.body(block)
 
 
 def due_drops() -> list[Drop]:
