@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from kasparro_pipeline.components.drift import DriftError, DriftWatch, Shaped
 from kasparro_pipeline.components.source_run import SourceRun
 from kasparro_pipeline.components.statements import Settled, Statements, settle
 from kasparro_pipeline.components.withdrawals import Withdrawals
@@ -47,6 +48,9 @@ class Parser(Protocol):
 
     def version_of(self, kept: Kept) -> str:
         """`version`, and what the delivery's file adds to it."""
+
+    def shaped(self, kept: Kept) -> Shaped | None:
+        """The shape of the delivery's records; None where another one tells it."""
 
     def parse(self, kept: Kept) -> ParsedPayload:
         """The delivery's records."""
@@ -81,6 +85,7 @@ class ObservationLoad:
         self._deliveries = deliveries
         self._parser = parser
         self._statements = Statements(parser)
+        self._watch = DriftWatch(parser, run.run_id)
         self._run = run
         self._current: _Parsed | None = None
         self._latest: dict[str, Rank] = {}
@@ -89,11 +94,12 @@ class ObservationLoad:
 
     def load(self) -> Load:
         """What to hand to the `PostgresIOManager`."""
-        return Load(self._frames, self._after_frame, self._before_commit, self._run.failed, group_by=BY_DAY)
+        return Load(self._frames, self._after_frame, self._before_commit, self._failed, group_by=BY_DAY)
 
     def _frames(self, connection: sa.Connection) -> Iterator[pa.Table]:
         withdrawals = Withdrawals(connection, self._deliveries, self._statements)
-        for _, same in groupby(self._deliveries, lambda kept: (kept.source, kept.partition, kept.fetched_at)):
+        deliveries = list(self._deliveries)
+        for _, same in groupby(deliveries, lambda kept: (kept.source, kept.partition, kept.fetched_at)):
             blocks = list(same)
             due = [kept for kept in blocks if not (kept.parser_version or "").startswith(self._parser.version)]
             if not due:
@@ -102,7 +108,7 @@ class ObservationLoad:
                 self._leave_out(connection, due)
                 continue
             for kept in due:
-                yield from self._frame(connection, kept)
+                yield from self._frame(connection, kept, is_newest=kept is deliveries[-1])
             if self._parser.restates:
                 last = blocks[-1]
                 days, rows = withdrawals.settle(last.source, last.partition, last.fetched_at)
@@ -116,10 +122,13 @@ class ObservationLoad:
         for kept in blocks:
             self._write_account(connection, _Account(kept, self._parser.version, dict.fromkeys(COUNTS, 0)))
 
-    def _frame(self, connection: sa.Connection, kept: Kept) -> Iterator[pa.Table]:
+    def _frame(self, connection: sa.Connection, kept: Kept, *, is_newest: bool) -> Iterator[pa.Table]:
         version = self._parser.version_of(kept)
         latest = self._latest_parsed(connection, kept.source)
         late = latest is not None and latest > kept.rank
+        lost = self._watch.look(connection, kept)
+        if lost and is_newest and not late and not self._parser.restates:
+            raise DriftError(lost)  # of an older payload, or a file, each record is quarantined
         if not late and not self._parser.uses_fetched_at:
             known = _parsed_before(connection, kept, version)
             if known is not None:
@@ -181,8 +190,15 @@ class ObservationLoad:
         self._current = None
 
     def _before_commit(self, connection: sa.Connection, total: Merged) -> None:
+        self._watch.write(connection)
         touch_days(connection, {*total.groups, *self._days})
         self._run.succeeded(connection, self._sums)
+
+    def _failed(self, error: BaseException) -> None:
+        self._run.failed(error)
+        if isinstance(error, DriftError):
+            with self._engine().begin() as connection:
+                self._watch.write_found(connection)
 
     def _write_account(self, connection: sa.Connection, account: _Account) -> None:
         kept = account.kept

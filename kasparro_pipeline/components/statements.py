@@ -7,7 +7,7 @@ mostly come in their order, and then a merge keeps both rules by itself; this is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -39,7 +39,7 @@ _STORED = sa.text(
     LEFT JOIN LATERAL (
         SELECT partition, position FROM kasparro.delivery
         WHERE source = o.source AND sha256 = o.payload_sha256 AND fetched_at = o.fetched_at
-        ORDER BY partition, position LIMIT 1
+        ORDER BY partition DESC, position DESC LIMIT 1
     ) AS d ON true
     """
 )
@@ -96,7 +96,7 @@ class Settled:
     """Records of which a later delivery says something else."""
 
 
-def settle(connection: sa.Connection, kept: Kept, said: pa.Table, later: Iterable[Kept], do: Statements) -> Settled:
+def settle(connection: sa.Connection, kept: Kept, said: pa.Table, later: Sequence[Kept], do: Statements) -> Settled:
     """What of `said` counts beside `later`, the deliveries after `kept` that were parsed before it, oldest first.
 
     Rows whose words are stored already, and whose provenance only changes, are written here.
@@ -105,25 +105,20 @@ def settle(connection: sa.Connection, kept: Kept, said: pa.Table, later: Iterabl
     stored = _stored(connection, kept.source, keys)
     rows = dict(zip(keys, said.to_pylist(), strict=True))
     overruled: set[Key] = set()
-    open_: set[Key] = set()
+    breaks: set[Key] = set()
+    continues: set[Key] = set()
     for key, (old, since) in stored.items():
-        before = kept.rank < since
-        if _same(rows[key], old) == before:  # it continues the stored word backwards, or breaks it
-            open_.add(key)
-        elif before:
-            overruled.add(key)
-    following = _first_words(later, open_, do)
-    owned: list[Row] = []
-    for key in open_:
-        old, since = stored[key]
-        follower = following.get(key)
         if kept.rank >= since:
-            if follower is not None:
-                overruled.add(key)
-                owned.append(follower)
-        elif follower is None or _is_owner(follower, old):
-            owned.append(rows[key])
-    _own(connection, owned)
+            if not _same(rows[key], old):
+                breaks.add(key)
+        elif _same(rows[key], old):
+            continues.add(key)
+        else:
+            overruled.add(key)
+    following = _first_words(later, breaks, do)
+    overruled |= following.keys()
+    continues -= _broken(later, {key: stored[key] for key in continues}, do)
+    _own(connection, [*following.values(), *(rows[key] for key in continues)])
     if not overruled:
         return Settled(said, 0)
     return Settled(said.filter(pa.array([key not in overruled for key in keys])), len(overruled))
@@ -141,22 +136,25 @@ def _stored(connection: sa.Connection, source: str, keys: list[Key]) -> dict[Key
     }
 
 
-def _first_words(later: Iterable[Kept], keys: Set[Key], do: Statements) -> dict[Key, Row]:
+def _first_words(later: Sequence[Kept], keys: Set[Key], do: Statements) -> dict[Key, Row]:
     """What the first of `later` to speak of each key says."""
-    left = set(keys)
     found: dict[Key, Row] = {}
-    for kept in _while(later, left):
-        rows = do.rows(kept, left)
-        found |= rows
-        left -= rows.keys()
+    for kept in later:
+        if len(found) == len(keys):
+            break
+        found |= do.rows(kept, keys - found.keys())
     return found
 
 
-def _while(later: Iterable[Kept], left: Set[Key]) -> Iterator[Kept]:
+def _broken(later: Sequence[Kept], stored: Mapping[Key, tuple[Row, Rank]], do: Statements) -> set[Key]:
+    """The keys of which one of `later`, before the delivery that the stored row is from, says something else."""
+    broken: set[Key] = set()
     for kept in later:
+        left = {key for key, (_, since) in stored.items() if kept.rank < since} - broken
         if not left:
-            return
-        yield kept
+            break
+        broken |= {key for key, row in do.rows(kept, left).items() if not _same(row, stored[key][0])}
+    return broken
 
 
 def _same(said: Row, stored: Row) -> bool:
@@ -165,10 +163,6 @@ def _same(said: Row, stored: Row) -> bool:
 
 def _value(name: str, value: Any) -> Any:  # noqa: ANN401 - what a column holds
     return Decimal(value) if name in NUMBER_COLUMNS and value is not None else value
-
-
-def _is_owner(said: Row, stored: Row) -> bool:
-    return all(said[name] == stored[name] for name in ("fetched_at", "payload_sha256"))
 
 
 def _own(connection: sa.Connection, rows: list[Row]) -> None:
