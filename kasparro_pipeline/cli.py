@@ -39,7 +39,7 @@ quarantine = typer.Typer(help="Records that could not become observations.", no_
 app.add_typer(quarantine, name="quarantine")
 console = Console(highlight=False)
 MAX_SHOWN = 200
-_COUNTS = ("payloads_new", "payloads_known", "records", "inserted", "updated", "unchanged", "quarantined")
+_COUNTS = ("payloads_new", "payloads_known", "records", "inserted", "updated", "unchanged", "quarantined", "withdrawn")
 _SHOWN_COLUMNS = ("day", "coin_id", "symbol", "price_usd", "market_cap_usd", "source_count")
 
 
@@ -198,7 +198,9 @@ def _with_progress(work: Callable[[Loader], LoadReport]) -> LoadReport:
 
 
 def _show_report(report: LoadReport) -> None:
-    table = Table("source", "payloads", "known", "records", "inserted", "updated", "unchanged", "quarantined", "")
+    table = Table(
+        "source", "payloads", "known", "records", "inserted", "updated", "unchanged", "quarantined", "withdrawn", ""
+    )
     for source in report.sources:
         counts = [getattr(source, name) for name in _COUNTS]
         table.add_row(source.source, *(f"{count:,}" for count in counts), f"[red]{escape(source.error or '')}[/]")

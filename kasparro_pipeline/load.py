@@ -44,6 +44,8 @@ class SourceReport:
     updated: int = 0
     unchanged: int = 0
     quarantined: int = 0
+    withdrawn: int = 0
+    """Observations that no file of the source holds any more."""
     error: str | None = None
 
 
@@ -249,7 +251,7 @@ def _counts_query(runs: Sequence[str]) -> sa.Select[Any]:
     new = fetched & (raw_payload.c.first_fetched_at == delivery.c.fetched_at)
     sums = [
         sa.func.coalesce(sa.func.sum(delivery.c[name]).filter(parsed), 0).cast(sa.BigInteger)
-        for name in ("records", "inserted", "updated", "unchanged", "quarantined")
+        for name in ("records", "inserted", "updated", "unchanged", "quarantined", "withdrawn")
     ]
     return (
         sa.select(

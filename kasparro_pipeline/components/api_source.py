@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import dagster as dg
 import sqlalchemy as sa
 from pydantic import Field
 
-from kasparro_pipeline.components.drift import KEY_COLUMNS, Shaped
+from kasparro_pipeline.components.drift import KEY_COLUMNS, Shaped, report_drift
 from kasparro_pipeline.components.observations import ObservationLoad
 from kasparro_pipeline.components.partitions import daily, today
 from kasparro_pipeline.components.source_assets import drift_check, observations_asset, raw_asset, source_job
@@ -120,7 +121,8 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
 
     def _parse(self, context: dg.AssetExecutionContext, raw: Deliveries) -> Load:
         run = SourceRun.begin(current_engine, context, [self.source])
-        return ObservationLoad(current_engine, raw, self._parser(raw), run).load()
+        on_drift = partial(report_drift, context, self.source)
+        return ObservationLoad(current_engine, raw, self._parser(raw), run, on_drift).load()
 
     def _spec(self) -> ApiSpec:
         paging = PageNumbers(self.paging.size, self.paging.page_param, self.paging.size_param) if self.paging else None

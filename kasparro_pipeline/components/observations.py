@@ -80,13 +80,21 @@ class ObservationLoad:
     Any order, any repetition and any split into runs of a source's deliveries gives the same tables: see `statements`.
     """
 
-    def __init__(self, engine: Callable[[], sa.Engine], deliveries: Deliveries, parser: Parser, run: SourceRun) -> None:
+    def __init__(
+        self,
+        engine: Callable[[], sa.Engine],
+        deliveries: Deliveries,
+        parser: Parser,
+        run: SourceRun,
+        on_drift: Callable[[], None] = lambda: None,
+    ) -> None:
         self._engine = engine
         self._deliveries = deliveries
         self._parser = parser
         self._statements = Statements(parser)
         self._watch = DriftWatch(parser, run.run_id)
         self._run = run
+        self._on_drift = on_drift
         self._current: _Parsed | None = None
         self._latest: dict[str, Rank] = {}
         self._days: set[date] = set()
@@ -199,6 +207,7 @@ class ObservationLoad:
         if isinstance(error, DriftError):
             with self._engine().begin() as connection:
                 self._watch.write_found(connection)
+            self._on_drift()
 
     def _write_account(self, connection: sa.Connection, account: _Account) -> None:
         kept = account.kept

@@ -13,6 +13,7 @@ from kasparro_pipeline.components.api_source import JsonParser
 from kasparro_pipeline.components.csv_source import CsvParser
 from kasparro_pipeline.components.observations import BY_DAY, ObservationLoad, Parser
 from kasparro_pipeline.components.source_run import SourceRun
+from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.io_managers.postgres import _merge_all
 from kasparro_pipeline.io_managers.raw_payload import Deliveries, _keep
 from kasparro_pipeline.sources.json_records import JsonMapping
@@ -84,9 +85,14 @@ class World:
             deliveries = Deliveries(self.engine, source, partitions)
             run = SourceRun(lambda: self.engine, f"run-{self._runs}", "a/observations", "p", frozenset([source]))
             load = ObservationLoad(lambda: self.engine, deliveries, self.parser(source, deliveries), run).load()
-            with self.engine.begin() as connection:
-                merge = Merge(connection, observation, group_by=BY_DAY, receipts=merge_receipt)
-                _merge_all(connection, merge, load)
+            try:
+                with self.engine.begin() as connection:
+                    merge = Merge(connection, observation, group_by=BY_DAY, receipts=merge_receipt)
+                    _merge_all(connection, merge, load)
+            except KasparroError as error:
+                assert load.on_error is not None
+                load.on_error(error)
+                raise
 
     def parser(self, source: str, deliveries: Deliveries) -> Parser:
         if source.startswith("csv_"):
