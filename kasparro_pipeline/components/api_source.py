@@ -14,7 +14,7 @@ from pydantic import Field
 
 from kasparro_pipeline.components.drift import KEY_COLUMNS, Shaped, report_drift
 from kasparro_pipeline.components.observations import ObservationLoad
-from kasparro_pipeline.components.partitions import daily, today
+from kasparro_pipeline.components.partitions import ONLY_WAITING, daily, today
 from kasparro_pipeline.components.source_assets import drift_check, observations_asset, raw_asset, source_job
 from kasparro_pipeline.components.source_run import SourceRun
 from kasparro_pipeline.io_managers.postgres import Load
@@ -122,7 +122,8 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
     def _parse(self, context: dg.AssetExecutionContext, raw: Deliveries) -> Load:
         run = SourceRun.begin(current_engine, context, [self.source])
         on_drift = partial(report_drift, context, self.source)
-        return ObservationLoad(current_engine, raw, self._parser(raw), run, on_drift).load()
+        only_waiting = ONLY_WAITING in context.run.tags
+        return ObservationLoad(current_engine, raw, self._parser(raw), run, on_drift, only_waiting=only_waiting).load()
 
     def _spec(self) -> ApiSpec:
         paging = PageNumbers(self.paging.size, self.paging.page_param, self.paging.size_param) if self.paging else None

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from kasparro_pipeline.components.api_source import parser_version
 from kasparro_pipeline.components.drift import KEY_COLUMNS, Shaped
 from kasparro_pipeline.components.observations import ObservationLoad
-from kasparro_pipeline.components.partitions import drops, key_ranges, range_tags
+from kasparro_pipeline.components.partitions import ONLY_WAITING, drops, key_ranges, range_tags
 from kasparro_pipeline.components.source_assets import drift_check, observations_asset, raw_asset, source_job
 from kasparro_pipeline.components.source_run import SourceRun
 from kasparro_pipeline.errors import KasparroError
@@ -116,7 +116,8 @@ class CsvSource(dg.Component, dg.Model, dg.Resolvable):
 
     def _parse(self, context: dg.AssetExecutionContext, raw: Deliveries) -> Load:
         run = SourceRun.begin(current_engine, context, map(source_of, context.partition_keys))
-        return ObservationLoad(current_engine, raw, self._parser(raw), run).load()
+        only_waiting = ONLY_WAITING in context.run.tags
+        return ObservationLoad(current_engine, raw, self._parser(raw), run, only_waiting=only_waiting).load()
 
     def _parser(self, deliveries: Deliveries | None = None) -> CsvParser:
         mapping = CsvMapping({column: tuple(names) for column, names in self.columns.items()})

@@ -77,6 +77,8 @@ class _Parsed:
 class ObservationLoad:
     """Parses what this parser's version has not parsed yet, and keeps the account.
 
+    With `only_waiting`, what another version has parsed is left as it is.
+
     Any order, any repetition and any split into runs of a source's deliveries gives the same tables: see `statements`.
     """
 
@@ -87,6 +89,8 @@ class ObservationLoad:
         parser: Parser,
         run: SourceRun,
         on_drift: Callable[[], None] = lambda: None,
+        *,
+        only_waiting: bool = False,
     ) -> None:
         self._engine = engine
         self._deliveries = deliveries
@@ -95,6 +99,7 @@ class ObservationLoad:
         self._watch = DriftWatch(parser, run.run_id)
         self._run = run
         self._on_drift = on_drift
+        self._only_waiting = only_waiting
         self._current: _Parsed | None = None
         self._latest: dict[str, Rank] = {}
         self._days: set[date] = set()
@@ -109,7 +114,7 @@ class ObservationLoad:
         deliveries = list(self._deliveries)
         for _, same in groupby(deliveries, lambda kept: (kept.source, kept.partition, kept.fetched_at)):
             blocks = list(same)
-            due = [kept for kept in blocks if not (kept.parser_version or "").startswith(self._parser.version)]
+            due = [kept for kept in blocks if self._is_due(kept)]
             if not due:
                 continue
             if self._parser.restates and not any(kept.is_last for kept in blocks):
@@ -122,6 +127,12 @@ class ObservationLoad:
                 days, rows = withdrawals.settle(last.source, last.partition, last.fetched_at)
                 self._days |= days
                 connection.execute(sa.update(delivery).where(*_is(last)).values(withdrawn=rows))
+
+    def _is_due(self, kept: Kept) -> bool:
+        """Whether the delivery was never parsed, or (unless only those are wanted) by another version of the parser."""
+        if kept.parser_version is None:
+            return True
+        return not self._only_waiting and not kept.parser_version.startswith(self._parser.version)
 
     def _leave_out(self, connection: sa.Connection, blocks: list[Kept]) -> None:
         """Blocks of a file that was not read to its end: another run may be at it, or else they hold nothing."""
