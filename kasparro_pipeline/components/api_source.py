@@ -123,7 +123,7 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
         run = SourceRun.begin(current_engine, context, [self.source])
         on_drift = partial(report_drift, context, self.source)
         only_waiting = ONLY_WAITING in context.run.tags
-        return ObservationLoad(current_engine, raw, self._parser(raw), run, on_drift, only_waiting=only_waiting).load()
+        return ObservationLoad(raw, self._parser(raw), run, on_drift, only_waiting=only_waiting).load()
 
     def _spec(self) -> ApiSpec:
         paging = PageNumbers(self.paging.size, self.paging.page_param, self.paging.size_param) if self.paging else None

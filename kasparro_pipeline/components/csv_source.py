@@ -117,7 +117,7 @@ class CsvSource(dg.Component, dg.Model, dg.Resolvable):
     def _parse(self, context: dg.AssetExecutionContext, raw: Deliveries) -> Load:
         run = SourceRun.begin(current_engine, context, map(source_of, context.partition_keys))
         only_waiting = ONLY_WAITING in context.run.tags
-        return ObservationLoad(current_engine, raw, self._parser(raw), run, only_waiting=only_waiting).load()
+        return ObservationLoad(raw, self._parser(raw), run, only_waiting=only_waiting).load()
 
     def _parser(self, deliveries: Deliveries | None = None) -> CsvParser:
         mapping = CsvMapping({column: tuple(names) for column, names in self.columns.items()})

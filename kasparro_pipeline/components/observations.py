@@ -84,7 +84,6 @@ class ObservationLoad:
 
     def __init__(
         self,
-        engine: Callable[[], sa.Engine],
         deliveries: Deliveries,
         parser: Parser,
         run: SourceRun,
@@ -92,7 +91,6 @@ class ObservationLoad:
         *,
         only_waiting: bool = False,
     ) -> None:
-        self._engine = engine
         self._deliveries = deliveries
         self._parser = parser
         self._statements = Statements(parser)
@@ -216,7 +214,7 @@ class ObservationLoad:
     def _failed(self, error: BaseException) -> None:
         self._run.failed(error)
         if isinstance(error, DriftError):
-            with self._engine().begin() as connection:
+            with self._run.engine().begin() as connection:
                 self._watch.write_found(connection)
             self._on_drift()
 

@@ -21,7 +21,7 @@ from kasparro_pipeline.sources.json_text import UNREADABLE
 
 Kind = Literal["new", "missing", "retyped", "renamed"]
 
-SAMPLE = 100
+SAMPLE = 40
 """Records of a payload that are looked at, evenly spaced."""
 STEADY = Decimal("0.5")
 """A field that at least so many records have is expected in every payload, and news where it was not known."""

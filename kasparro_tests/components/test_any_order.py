@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from hypothesis import HealthCheck, given, settings
@@ -12,10 +11,10 @@ from kasparro_pipeline.sources.records import Payload
 from kasparro_tests.components.world import HEADER, World, csv_payloads, json_payload, minute
 
 QUICK = settings(
-    max_examples=int(os.environ.get("EX", "40")),
+    max_examples=15,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
-    derandomize=False,
+    derandomize=True,
 )
 TIMES = ["2026-11-01T10:00:00Z", "2026-11-01T11:00:00Z", "2026-11-02T00:10:00Z"]
 """The last one lies on the day after some deliveries."""

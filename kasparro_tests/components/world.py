@@ -84,7 +84,7 @@ class World:
             self._runs += 1
             deliveries = Deliveries(self.engine, source, partitions)
             run = SourceRun(lambda: self.engine, f"run-{self._runs}", "a/observations", "p", frozenset([source]))
-            load = ObservationLoad(lambda: self.engine, deliveries, self.parser(source, deliveries), run).load()
+            load = ObservationLoad(deliveries, self.parser(source, deliveries), run).load()
             try:
                 with self.engine.begin() as connection:
                     merge = Merge(connection, observation, group_by=BY_DAY, receipts=merge_receipt)
