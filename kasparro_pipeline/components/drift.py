@@ -153,8 +153,8 @@ class DriftWatch:
             likest = _likest(scopes, shaped.shape)
             scopes[shaped.scope] = _Scope({path: replace(known) for path, known in likest.items()})
         scope = scopes[shaped.scope]
-        swept = bool(shaped.scope) or _was_swept(connection, kept)
-        scope.is_learning = not scope.fields or not swept
+        learns_on = scope.is_learning and not shaped.scope and not _was_swept(connection, kept)
+        scope.is_learning = not scope.fields or learns_on
         return scope
 
     def _note(self, kept: Kept, shaped: Shaped, change: Change) -> None:

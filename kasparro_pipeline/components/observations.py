@@ -109,28 +109,31 @@ class ObservationLoad:
 
     def _frames(self, connection: sa.Connection) -> Iterator[pa.Table]:
         withdrawals = Withdrawals(connection, self._deliveries, self._statements)
-        deliveries = list(self._deliveries)
-        for _, same in groupby(deliveries, lambda kept: (kept.source, kept.partition, kept.fetched_at)):
+        due = self._deliveries.those(connection, self._is_due())
+        for _, same in groupby(due, lambda kept: (kept.source, kept.partition, kept.fetched_at)):
             blocks = list(same)
-            due = [kept for kept in blocks if self._is_due(kept)]
-            if not due:
+            last = self._last_block(connection, blocks[-1]) if self._parser.restates else None
+            if self._parser.restates and last is None:
+                self._leave_out(connection, blocks)
                 continue
-            if self._parser.restates and not any(kept.is_last for kept in blocks):
-                self._leave_out(connection, due)
-                continue
-            for kept in due:
-                yield from self._frame(connection, kept, is_newest=kept is deliveries[-1])
-            if self._parser.restates:
-                last = blocks[-1]
+            for kept in blocks:
+                yield from self._frame(connection, kept, is_newest=kept is due[-1])
+            if last is not None:
                 days, rows = withdrawals.settle(last.source, last.partition, last.fetched_at)
                 self._days |= days
                 connection.execute(sa.update(delivery).where(*_is(last)).values(withdrawn=rows))
 
-    def _is_due(self, kept: Kept) -> bool:
-        """Whether the delivery was never parsed, or (unless only those are wanted) by another version of the parser."""
-        if kept.parser_version is None:
-            return True
-        return not self._only_waiting and not kept.parser_version.startswith(self._parser.version)
+    def _is_due(self) -> sa.ColumnElement[bool]:
+        """Whether a delivery was never parsed, or (unless only those are wanted) by another version of the parser."""
+        waits = delivery.c.parser_version.is_(None)
+        if self._only_waiting:
+            return waits
+        return waits | ~delivery.c.parser_version.startswith(self._parser.version, autoescape=True)
+
+    def _last_block(self, connection: sa.Connection, kept: Kept) -> Kept | None:
+        """The last block of the file that this one is of; None where the file was not read to its end."""
+        same = (delivery.columns[name] == getattr(kept, name) for name in ("source", "partition", "fetched_at"))
+        return next(iter(self._deliveries.find(connection, *same, delivery.c.is_last)), None)
 
     def _leave_out(self, connection: sa.Connection, blocks: list[Kept]) -> None:
         """Blocks of a file that was not read to its end: another run may be at it, or else they hold nothing."""

@@ -61,9 +61,13 @@ class Deliveries:
         self._partitions = list(partitions)
 
     def __iter__(self) -> Iterator[Kept]:
-        ours = delivery.c.partition == sa.any_(sa.literal(self._partitions, sa.ARRAY(sa.Text)))
         with self._engine.connect() as connection:
-            return iter(self.find(connection, self._is_ours(), ours))
+            return iter(self.those(connection))
+
+    def those(self, connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> list[Kept]:
+        """Those of them that fulfil `conditions` on the table ``delivery``, oldest first."""
+        ours = delivery.c.partition == sa.any_(sa.literal(self._partitions, sa.ARRAY(sa.Text)))
+        return self.find(connection, self._is_ours(), ours, *conditions)
 
     def find(self, connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> list[Kept]:
         """Deliveries of whatever partitions that fulfil `conditions` on the table ``delivery``, oldest first."""

@@ -11,7 +11,7 @@ from kasparro_pipeline.sources.records import Payload
 from kasparro_tests.components.world import HEADER, World, csv_payloads, json_payload, minute
 
 QUICK = settings(
-    max_examples=15,
+    max_examples=10,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     derandomize=True,
