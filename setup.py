@@ -35,6 +35,7 @@ setup(
         "pyarrow>=23",
         "pydantic-settings>=2.12,<3",
         "pyrate-limiter>=4.2,<5",
+        "rapidfuzz>=3.14,<4",
         "rich>=14",
         "sqlalchemy>=2.1,<2.2",
         "stamina>=25.2",

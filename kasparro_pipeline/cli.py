@@ -24,6 +24,8 @@ from kasparro_pipeline.services import local_url
 from kasparro_pipeline.settings import Settings, settings
 from kasparro_pipeline.simulator.drops import write_today
 from kasparro_pipeline.stack import Stack, enter
+from kasparro_pipeline.warehouse.database import current_engine
+from kasparro_pipeline.warehouse.quarantine import held
 
 if TYPE_CHECKING:
     from kasparro_pipeline.load import Loader, LoadReport
@@ -34,7 +36,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+quarantine = typer.Typer(help="Records that could not become observations.", no_args_is_help=True)
+app.add_typer(quarantine, name="quarantine")
 console = Console(highlight=False)
+MAX_SHOWN = 200
 _COUNTS = ("payloads_new", "payloads_known", "records", "inserted", "updated", "unchanged", "quarantined")
 _SHOWN_COLUMNS = ("day", "coin_id", "symbol", "price_usd", "market_cap_usd", "source_count")
 
@@ -82,6 +87,44 @@ def reprocess(as_json: Annotated[bool, typer.Option("--json", help="For programs
     """Parse kept payloads again where the parser has changed, and unify; no vendor is asked."""
     enter(settings())
     _finish(_with_progress(lambda loader: loader.reprocess()), as_json)
+
+
+@quarantine.command(name="list")
+def list_quarantine(
+    source: Annotated[str | None, typer.Option(help="Only of this source.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Only with this reason code.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show what is in quarantine, newest first: where each record came from, why, and the record itself."""
+    enter(settings())
+    with current_engine().connect() as connection:
+        records = held(connection, source, reason, limit)
+    if as_json:
+        sys.stdout.write(json.dumps([asdict(record) for record in records], indent=2, default=str) + "\n")
+        return
+    table = Table("since", "source", "location", "reason code", "reason", "record")
+    for record in records:
+        texts = (record.source, record.location, record.reason_code, record.reason, record.record)
+        table.add_row(f"{record.created_at:%Y-%m-%d %H:%M}", *(escape(_printable(text)) for text in texts))
+    console.print(table if records else "nothing is in quarantine")
+
+
+@quarantine.command()
+def retry(
+    source: Annotated[str | None, typer.Option(help="Only of this source.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Only with this reason code.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Parse quarantined records' payloads again, after a mapping was mended; no vendor is asked."""
+    enter(settings())
+    _finish(_with_progress(lambda loader: loader.retry(source, reason)), as_json)
+
+
+def _printable(text: str) -> str:
+    """`text` on one line, cut to a length that can be read, without what a terminal would obey."""
+    cut = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
 
 
 def _finish(report: LoadReport, as_json: bool) -> None:
@@ -161,6 +204,10 @@ def _show_report(report: LoadReport) -> None:
         table.add_row(source.source, *(f"{getattr(source, name):,}" for name in _COUNTS))
     console.print(table)
     console.print(f"new and known are payloads, the rest records; days unified: {report.days_unified:,}")
+    if withdrawn := sum(source.withdrawn for source in report.sources):
+        console.print(f"no longer delivered, kept and marked: {withdrawn:,}")
+    if report.resolved is not None:
+        console.print(f"out of quarantine: {report.resolved:,}")
     failed = {source.source: source.error for source in report.sources} | {"unified_assets": report.error}
     for name, error in failed.items():
         if error:

@@ -16,10 +16,11 @@ import sqlalchemy as sa
 
 from kasparro_pipeline.components import ApiSource, CsvSource
 from kasparro_pipeline.components.csv_source import drop_ranges, due_drops
-from kasparro_pipeline.components.partitions import day_ranges, drops, key_ranges, range_tags, today
+from kasparro_pipeline.components.partitions import ONLY_WAITING, day_ranges, drops, key_ranges, range_tags, today
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.settings import settings
 from kasparro_pipeline.sources.drops import find_drops
+from kasparro_pipeline.warehouse import quarantine
 from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.tables import delivery, raw_payload, source_run, touched_day
 
@@ -43,6 +44,8 @@ class SourceReport:
     updated: int = 0
     unchanged: int = 0
     quarantined: int = 0
+    withdrawn: int = 0
+    """Observations that no file of the source holds any more."""
     error: str | None = None
 
 
@@ -52,6 +55,8 @@ class LoadReport:
 
     sources: list[SourceReport] = field(default_factory=list)
     days_unified: int = 0
+    resolved: int | None = None
+    """Records that left the quarantine; of `Loader.retry` only."""
     error: str | None = None
     """Why days could not be unified."""
 
@@ -119,6 +124,27 @@ class Loader:
             self._parse_waiting(name, None, _stale(files.parser_version))
         return self._unify()
 
+    def retry(self, source: str | None = None, reason_code: str | None = None) -> LoadReport:
+        """Parse again, from kept payloads, those with records in quarantine, and unify; no vendor is asked.
+
+        What can be read by now leaves the quarantine in the transaction that stores it. What never was in quarantine
+        stays as it was read, whether the parser has changed or not.
+        """
+        with current_engine().begin() as connection:
+            before = quarantine.held_ids(connection, source, reason_code)
+            quarantine.parse_again(connection, source, reason_code)
+        waits = delivery.c.parser_version.is_(None)
+        for name in self._api:
+            if source in (None, name):
+                self._parse_waiting(name, [name], waits, {ONLY_WAITING: "true"})
+        for name in self._files:
+            if source is None or source not in self._api:
+                self._parse_waiting(name, None, waits, {ONLY_WAITING: "true"})
+        report = self._unify()
+        with current_engine().connect() as connection:
+            report.resolved = len(before) - quarantine.still_held(connection, before)
+        return report
+
     def _chosen(self, sources: Sequence[str] | None) -> set[str]:
         known = {*self._api, *self._files}
         if not sources:
@@ -142,7 +168,13 @@ class Loader:
             self._run(name, start, end)
         self._parse_waiting(name, None, delivery.c.parser_version.is_(None))
 
-    def _parse_waiting(self, name: str, sources: list[str] | None, waiting: sa.ColumnElement[bool]) -> None:
+    def _parse_waiting(
+        self,
+        name: str,
+        sources: list[str] | None,
+        waiting: sa.ColumnElement[bool],
+        tags: dict[str, str] | None = None,
+    ) -> None:
         """Parse what was kept and never parsed: what a run that died, or failed half way, has left behind."""
         ours = delivery.c.source.in_(sources) if sources else delivery.c.source.startswith("csv_", autoescape=True)
         with current_engine().connect() as connection:
@@ -152,7 +184,7 @@ class Loader:
         else:
             ranges = key_ranges(keys, list(self._instance.get_dynamic_partitions(drops().name or "")))
         for start, end in ranges:
-            self._run(name, start, end, [dg.AssetKey([name, "observations"])])
+            self._run(name, start, end, [dg.AssetKey([name, "observations"])], tags)
 
     def _unify(self) -> LoadReport:
         report = LoadReport()
@@ -170,12 +202,19 @@ class Loader:
         report.sources = self._source_reports()
         return report
 
-    def _run(self, job: str, start: str, end: str, selection: list[dg.AssetKey] | None = None) -> bool:
+    def _run(
+        self,
+        job: str,
+        start: str,
+        end: str,
+        selection: list[dg.AssetKey] | None = None,
+        tags: dict[str, str] | None = None,
+    ) -> bool:
         self._progress(f"{job} {start}" if start == end else f"{job} {start} … {end}")
         result = self._definitions.resolve_job_def(job).execute_in_process(
             instance=self._instance,
             run_config=QUIET,
-            tags=range_tags(start, end),
+            tags=range_tags(start, end) | (tags or {}),
             asset_selection=selection,
             raise_on_error=False,
         )
@@ -227,7 +266,7 @@ def _counts_query(runs: Sequence[str]) -> sa.Select[Any]:
     new = fetched & (raw_payload.c.first_fetched_at == delivery.c.fetched_at)
     sums = [
         sa.func.coalesce(sa.func.sum(delivery.c[name]).filter(parsed), 0).cast(sa.BigInteger)
-        for name in ("records", "inserted", "updated", "unchanged", "quarantined")
+        for name in ("records", "inserted", "updated", "unchanged", "quarantined", "withdrawn")
     ]
     return (
         sa.select(

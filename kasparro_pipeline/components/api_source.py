@@ -5,23 +5,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import dagster as dg
 import sqlalchemy as sa
 from pydantic import Field
 
+from kasparro_pipeline.components.drift import KEY_COLUMNS, Shaped, report_drift
 from kasparro_pipeline.components.observations import ObservationLoad
-from kasparro_pipeline.components.partitions import daily, today
-from kasparro_pipeline.components.source_assets import observations_asset, raw_asset, source_job
+from kasparro_pipeline.components.partitions import ONLY_WAITING, daily, today
+from kasparro_pipeline.components.source_assets import drift_check, observations_asset, raw_asset, source_job
 from kasparro_pipeline.components.source_run import SourceRun
 from kasparro_pipeline.io_managers.postgres import Load
 from kasparro_pipeline.io_managers.raw_payload import Deliveries, Kept
 from kasparro_pipeline.settings import Settings, settings
 from kasparro_pipeline.sources.api import ApiSpec, PageNumbers, Sweep, fetch_pages
+from kasparro_pipeline.sources.fields import RefusedError
 from kasparro_pipeline.sources.http import RequestPolicy, VendorClient
 from kasparro_pipeline.sources.json_records import JsonMapping, parse_json
+from kasparro_pipeline.sources.json_text import records_at
 from kasparro_pipeline.sources.records import ParsedPayload, Payload
+from kasparro_pipeline.sources.shape import json_shape
 from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.tables import checkpoint
 
@@ -87,7 +92,12 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
 
         raw = raw_asset(self.source, self.source, daily(), f"Answers of {self.base_url}{self.endpoint}.", self._fetch)
         observations = observations_asset(self.source, daily(), self.parser_version, self._parse)
-        return dg.Definitions(assets=[raw, observations], jobs=[job], schedules=[refresh])
+        return dg.Definitions(
+            assets=[raw, observations],
+            asset_checks=[drift_check(self.source, self.source)],
+            jobs=[job],
+            schedules=[refresh],
+        )
 
     @property
     def parser_version(self) -> str:
@@ -111,7 +121,9 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
 
     def _parse(self, context: dg.AssetExecutionContext, raw: Deliveries) -> Load:
         run = SourceRun.begin(current_engine, context, [self.source])
-        return ObservationLoad(current_engine, raw, self._parser(raw), run).load()
+        on_drift = partial(report_drift, context, self.source)
+        only_waiting = ONLY_WAITING in context.run.tags
+        return ObservationLoad(raw, self._parser(raw), run, on_drift, only_waiting=only_waiting).load()
 
     def _spec(self) -> ApiSpec:
         paging = PageNumbers(self.paging.size, self.paging.page_param, self.paging.size_param) if self.paging else None
@@ -149,6 +161,8 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
 class JsonParser:
     """Parses payloads that are JSON."""
 
+    restates = False
+
     def __init__(self, mapping: JsonMapping, first_day: date, deliveries: Deliveries | None) -> None:
         self.version = parser_version(
             PARSER, first_day, sorted(mapping.columns.items()), mapping.record_path, sorted(mapping.zero_is_null)
@@ -162,9 +176,16 @@ class JsonParser:
         """The same for every answer."""
         return self.version
 
-    def is_whole(self, kept: Kept) -> bool:  # noqa: ARG002 - a file has more to say
-        """An answer stands for itself."""
-        return True
+    def shaped(self, kept: Kept) -> Shaped | None:
+        """The fields of the answer's records; None where it has no records."""
+        assert self._deliveries is not None  # noqa: S101 - see parse
+        try:
+            records = records_at(self._deliveries.body(kept), self._mapping.record_path)
+        except RefusedError:
+            return None
+        mapped = {".".join(path): column for column, path in self._mapping.columns.items()}
+        keys = {path: column for path, column in mapped.items() if column in KEY_COLUMNS}
+        return Shaped("", json_shape(records, mapped), len(records), mapped.get, keys) if records else None
 
     def parse(self, kept: Kept) -> ParsedPayload:
         """The answer's records."""

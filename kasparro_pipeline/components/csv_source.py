@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
+from itertools import islice
 from typing import Any
 
 import dagster as dg
 import sqlalchemy as sa
 
 from kasparro_pipeline.components.api_source import parser_version
+from kasparro_pipeline.components.drift import KEY_COLUMNS, Shaped
 from kasparro_pipeline.components.observations import ObservationLoad
-from kasparro_pipeline.components.partitions import drops, key_ranges, range_tags
-from kasparro_pipeline.components.source_assets import observations_asset, raw_asset, source_job
+from kasparro_pipeline.components.partitions import ONLY_WAITING, drops, key_ranges, range_tags
+from kasparro_pipeline.components.source_assets import drift_check, observations_asset, raw_asset, source_job
 from kasparro_pipeline.components.source_run import SourceRun
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.io_managers.postgres import Load
@@ -22,13 +24,19 @@ from kasparro_pipeline.settings import settings
 from kasparro_pipeline.sources.csv_blocks import file_digest, read_blocks
 from kasparro_pipeline.sources.csv_dialect import CsvDialect, CsvMapping, read_dialect
 from kasparro_pipeline.sources.csv_records import parse_csv
+from kasparro_pipeline.sources.csv_text import DELIMITERS, records_of, split
 from kasparro_pipeline.sources.drops import Drop, find_drops, source_of
+from kasparro_pipeline.sources.fields import RefusedError
 from kasparro_pipeline.sources.records import ParsedPayload, Payload
+from kasparro_pipeline.sources.shape import table_shape
 from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.tables import checkpoint, delivery
 
 PARSER = "csv-1"
 """Raised by one whenever the code would make other observations of the same bytes."""
+
+SHAPE_RECORDS = 50
+"""Of a file, so many records tell the types of its fields."""
 
 SETTLED_SECONDS = 2.0
 """A file changed more recently may still be written to; the sensor leaves it for its next look."""
@@ -62,7 +70,9 @@ class CsvSource(dg.Component, dg.Model, dg.Resolvable):
 
         raw = raw_asset(self.name, "csv_*", drops(), "CSV files of the drop folder.", self._fetch)
         observations = observations_asset(self.name, drops(), self.parser_version, self._parse)
-        return dg.Definitions(assets=[raw, observations], jobs=[job], sensors=[folder])
+        return dg.Definitions(
+            assets=[raw, observations], asset_checks=[drift_check(self.name, "csv_*")], jobs=[job], sensors=[folder]
+        )
 
     def _look(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
         newest = time.time_ns() - int(SETTLED_SECONDS * 1e9)
@@ -106,7 +116,8 @@ class CsvSource(dg.Component, dg.Model, dg.Resolvable):
 
     def _parse(self, context: dg.AssetExecutionContext, raw: Deliveries) -> Load:
         run = SourceRun.begin(current_engine, context, map(source_of, context.partition_keys))
-        return ObservationLoad(current_engine, raw, self._parser(raw), run).load()
+        only_waiting = ONLY_WAITING in context.run.tags
+        return ObservationLoad(raw, self._parser(raw), run, only_waiting=only_waiting).load()
 
     def _parser(self, deliveries: Deliveries | None = None) -> CsvParser:
         mapping = CsvMapping({column: tuple(names) for column, names in self.columns.items()})
@@ -117,6 +128,7 @@ class CsvParser:
     """Parses blocks of CSV files, each by the dialect of the file it belongs to."""
 
     uses_fetched_at = False
+    restates = True
 
     def __init__(self, mapping: CsvMapping, first_day: date, deliveries: Deliveries | None) -> None:
         self.version = parser_version(PARSER, first_day, sorted(mapping.columns.items()))
@@ -125,16 +137,26 @@ class CsvParser:
         self._deliveries = deliveries
         self._file: tuple[str, str, datetime] | None = None
         self._dialect = CsvDialect()
-        self._all = list(deliveries or ())
 
     def version_of(self, kept: Kept) -> str:
         """Equal bytes under another header are other records."""
         return f"{self.version}:{self._dialect_of(kept).fingerprint}"
 
-    def is_whole(self, kept: Kept) -> bool:
-        """False for the blocks of a file that changed, or could not be read on, before its last one."""
-        file = (kept.source, kept.partition, kept.fetched_at)
-        return any(other.is_last and (other.source, other.partition, other.fetched_at) == file for other in self._all)
+    def shaped(self, kept: Kept) -> Shaped | None:
+        """The header of the file that begins with this block, with types and examples of its first records."""
+        if kept.position != 0:
+            return None
+        assert self._deliveries is not None  # noqa: S101 - see parse
+        dialect = self._dialect_of(kept)
+        found = _first_rows(self._deliveries.body(kept), dialect)
+        if found is None:
+            return None
+        header, rows = found
+        errors = KEY_COLUMNS if dialect.problem else frozenset[str]()
+        return Shaped(kept.partition, table_shape(header, rows), len(rows), self._column_of, {}, errors)
+
+    def _column_of(self, name: str) -> str | None:
+        return next(iter(self._mapping.indexes([name])), None)
 
     def parse(self, kept: Kept) -> ParsedPayload:
         """The block's records."""
@@ -144,15 +166,33 @@ class CsvParser:
     def _dialect_of(self, kept: Kept) -> CsvDialect:
         file = (kept.source, kept.partition, kept.fetched_at)
         if self._file != file:
-            self._dialect = read_dialect(self._blocks(file), self._mapping, kept.request)
+            self._dialect = read_dialect(self._blocks(kept), self._mapping, kept.request)
             self._file = file
         return self._dialect
 
-    def _blocks(self, file: tuple[str, str, datetime]) -> Iterator[bytes]:
+    def _blocks(self, kept: Kept) -> Iterator[bytes]:
         assert self._deliveries is not None  # noqa: S101 - see parse
-        for kept in self._all:
-            if (kept.source, kept.partition, kept.fetched_at) == file:
-                yield self._deliveries.body(kept)
+        for block in self._deliveries.of_file(kept):
+            yield self._deliveries.body(block)
+
+
+def _first_rows(block: bytes, dialect: CsvDialect) -> tuple[Sequence[str], list[list[str]]] | None:
+    """The header and some of the first records; None where a file has no header that could be told."""
+    if dialect.problem is not None and dialect.problem[0] != "no_known_column":
+        return None
+    records = islice(records_of(block.decode("utf-8", "replace")), dialect.header_line + SHAPE_RECORDS)
+    header: Sequence[str] = dialect.header
+    rows = []
+    for line, record in records:
+        try:
+            row = split(record, dialect.delimiter)
+        except RefusedError:
+            continue
+        if not header:
+            header = [name.strip() for name in max((record.rstrip("\r\n").split(d) for d in DELIMITERS), key=len)]
+        elif line > dialect.header_line and len(row) == len(header):
+            rows.append(row)
+    return header, rows
 
 
 def due_drops() -> list[Drop]:

@@ -8,22 +8,31 @@ the delivery's account.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from datetime import date
-from typing import Protocol
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
+from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from kasparro_pipeline.components.drift import DriftError, DriftWatch, Shaped
 from kasparro_pipeline.components.source_run import SourceRun
+from kasparro_pipeline.components.statements import Settled, Statements, settle
+from kasparro_pipeline.components.withdrawals import Withdrawals
 from kasparro_pipeline.io_managers.postgres import Load
-from kasparro_pipeline.io_managers.raw_payload import Deliveries, Kept
-from kasparro_pipeline.sources.records import ParsedPayload
+from kasparro_pipeline.io_managers.raw_payload import Deliveries, Kept, Rank
+from kasparro_pipeline.sources.records import ParsedPayload, Quarantined
 from kasparro_pipeline.warehouse.merge import Merged
 from kasparro_pipeline.warehouse.tables import delivery, quarantine, source_coin, touched_day
 
 BY_DAY = "(t.observed_at AT TIME ZONE 'UTC')::date"
+EXTENT = ("first_observed_at", "last_observed_at", "first_coin_id", "last_coin_id")
+BEING_READ = timedelta(hours=1)
+"""So long the blocks of a file without its last one may be a file that another run is reading."""
+_NULLS = pc.ScalarAggregateOptions(skip_nulls=False)
 COUNTS = ("records", "inserted", "updated", "unchanged", "quarantined")
 
 
@@ -34,12 +43,14 @@ class Parser(Protocol):
     """Changes whenever the same bytes would be parsed differently; a file's dialect may add to it."""
     uses_fetched_at: bool
     """The same bytes are news each time they come."""
+    restates: bool
+    """A partition is a file in blocks: what is delivered of it replaces what was delivered before."""
 
     def version_of(self, kept: Kept) -> str:
         """`version`, and what the delivery's file adds to it."""
 
-    def is_whole(self, kept: Kept) -> bool:
-        """Whether the delivery's file was read to its end; if not, its blocks hold nothing that counts."""
+    def shaped(self, kept: Kept) -> Shaped | None:
+        """The shape of the delivery's records; None where another one tells it."""
 
     def parse(self, kept: Kept) -> ParsedPayload:
         """The delivery's records."""
@@ -50,117 +61,188 @@ class _Account:
     kept: Kept
     version: str
     counts: dict[str, int]
+    extent: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Parsed:
+    kept: Kept
+    version: str
+    records: ParsedPayload
+    settled: Settled
+    keeps_quarantine: bool
+    """The same bytes were delivered again later; what is wrong with them is told of that delivery."""
 
 
 class ObservationLoad:
-    """Parses what this parser's version has not parsed yet, and keeps the account."""
+    """Parses what this parser's version has not parsed yet, and keeps the account.
 
-    def __init__(self, engine: Callable[[], sa.Engine], deliveries: Deliveries, parser: Parser, run: SourceRun) -> None:
-        self._engine = engine
+    With `only_waiting`, what another version has parsed is left as it is.
+
+    Any order, any repetition and any split into runs of a source's deliveries gives the same tables: see `statements`.
+    """
+
+    def __init__(
+        self,
+        deliveries: Deliveries,
+        parser: Parser,
+        run: SourceRun,
+        on_drift: Callable[[], None] = lambda: None,
+        *,
+        only_waiting: bool = False,
+    ) -> None:
         self._deliveries = deliveries
         self._parser = parser
+        self._statements = Statements(parser)
+        self._watch = DriftWatch(parser, run.run_id)
         self._run = run
-        self._current: tuple[Kept, str, ParsedPayload] | None = None
-        self._known: list[_Account] = []
+        self._on_drift = on_drift
+        self._only_waiting = only_waiting
+        self._current: _Parsed | None = None
+        self._latest: dict[str, Rank] = {}
+        self._days: set[date] = set()
         self._sums: dict[str, dict[str, int]] = {}
 
     def load(self) -> Load:
         """What to hand to the `PostgresIOManager`."""
-        return Load(self._frames(), self._after_frame, self._before_commit, self._run.failed, group_by=BY_DAY)
+        return Load(self._frames, self._after_frame, self._before_commit, self._failed, group_by=BY_DAY)
 
-    def _frames(self) -> Iterator[pa.Table]:
-        for kept in self._deliveries:
-            if (kept.parser_version or "").startswith(self._parser.version):
+    def _frames(self, connection: sa.Connection) -> Iterator[pa.Table]:
+        withdrawals = Withdrawals(connection, self._deliveries, self._statements)
+        due = self._deliveries.those(connection, self._is_due())
+        for _, same in groupby(due, lambda kept: (kept.source, kept.partition, kept.fetched_at)):
+            blocks = list(same)
+            last = self._last_block(connection, blocks[-1]) if self._parser.restates else None
+            if self._parser.restates and last is None:
+                self._leave_out(connection, blocks)
                 continue
-            if not self._parser.is_whole(kept):
-                self._known.append(_Account(kept, self._parser.version, dict.fromkeys(COUNTS, 0)))
-                continue
-            version = self._parser.version_of(kept)
-            known = None if self._parser.uses_fetched_at else self._parsed_before(kept, version)
+            for kept in blocks:
+                yield from self._frame(connection, kept, is_newest=kept is due[-1])
+            if last is not None:
+                days, rows = withdrawals.settle(last.source, last.partition, last.fetched_at)
+                self._days |= days
+                connection.execute(sa.update(delivery).where(*_is(last)).values(withdrawn=rows))
+
+    def _is_due(self) -> sa.ColumnElement[bool]:
+        """Whether a delivery was never parsed, or (unless only those are wanted) by another version of the parser."""
+        waits = delivery.c.parser_version.is_(None)
+        if self._only_waiting:
+            return waits
+        return waits | ~delivery.c.parser_version.startswith(self._parser.version, autoescape=True)
+
+    def _last_block(self, connection: sa.Connection, kept: Kept) -> Kept | None:
+        """The last block of the file that this one is of; None where the file was not read to its end."""
+        same = (delivery.columns[name] == getattr(kept, name) for name in ("source", "partition", "fetched_at"))
+        return next(iter(self._deliveries.find(connection, *same, delivery.c.is_last)), None)
+
+    def _leave_out(self, connection: sa.Connection, blocks: list[Kept]) -> None:
+        """Blocks of a file that was not read to its end: another run may be at it, or else they hold nothing."""
+        if datetime.now(UTC) - blocks[0].fetched_at < BEING_READ:
+            return
+        for kept in blocks:
+            self._write_account(connection, _Account(kept, self._parser.version, dict.fromkeys(COUNTS, 0)))
+
+    def _frame(self, connection: sa.Connection, kept: Kept, *, is_newest: bool) -> Iterator[pa.Table]:
+        version = self._parser.version_of(kept)
+        latest = self._latest_parsed(connection, kept.source)
+        late = latest is not None and latest > kept.rank
+        lost = self._watch.look(connection, kept)
+        if lost and is_newest and not late and not self._parser.restates:
+            raise DriftError(lost)  # of an older payload, or a file, each record is quarantined
+        if not late and not self._parser.uses_fetched_at:
+            known = _parsed_before(connection, kept, version)
             if known is not None:
-                self._known.append(_Account(kept, version, known))
-                continue
-            parsed = self._parser.parse(kept)
-            self._current = (kept, version, parsed)
-            yield parsed.observations
+                self._write_account(connection, known)
+                return
+        records = self._parser.parse(kept)
+        settled = Settled(records.observations, 0)
+        if late:
+            later = self._parsed_after(connection, kept)
+            settled = settle(connection, kept, records.observations, later, self._statements)
+        self._current = _Parsed(kept, version, records, settled, late and _came_again(connection, kept))
+        yield settled.observations
 
-    def _parsed_before(self, kept: Kept, version: str) -> dict[str, int] | None:
-        """The account of the same bytes, where parsing them again could change nothing.
-
-        It could where the source's rows were updated since: what is stored may then be another payload's word.
-        """
-        later = delivery.alias()
-        updated_since = (
-            sa.select(sa.literal(1))
-            .where(later.c.source == kept.source, later.c.parsed_at > delivery.c.parsed_at, later.c.updated > 0)
-            .exists()
-        )
-        query = (
-            sa.select(delivery.c.records, delivery.c.quarantined)
-            .where(
-                delivery.c.source == kept.source,
-                delivery.c.sha256 == kept.sha256,
-                delivery.c.parser_version == version,
-                ~updated_since,
+    def _latest_parsed(self, connection: sa.Connection, source: str) -> Rank | None:
+        """Rank of the latest delivery that was parsed."""
+        if source not in self._latest:
+            place = (delivery.c.fetched_at, delivery.c.partition, delivery.c.position)
+            query = (
+                sa.select(*place)
+                .where(delivery.c.source == source, delivery.c.parser_version.is_not(None))
+                .order_by(*(column.desc() for column in place))
+                .limit(1)
             )
-            .limit(1)
-        )
-        with self._engine().connect() as connection:
             row = connection.execute(query).one_or_none()
-        if row is None:
-            return None
-        unchanged = row.records - row.quarantined
-        return dict(zip(COUNTS, (row.records, 0, 0, unchanged, row.quarantined), strict=True))
+            if row is None:
+                return None
+            self._latest[source] = (row[0], row[1], row[2])
+        return self._latest[source]
+
+    def _parsed_after(self, connection: sa.Connection, kept: Kept) -> list[Kept]:
+        """The deliveries after this one that this parser has parsed, oldest first."""
+        return self._deliveries.find(
+            connection,
+            delivery.c.source == kept.source,
+            _ranked_above(kept),
+            delivery.c.parser_version.startswith(self._parser.version, autoescape=True),
+            delivery.c.records > 0,
+        )
 
     def _after_frame(self, connection: sa.Connection, merged: Merged) -> None:
         if self._current is None:
             return
-        kept, version, parsed = self._current
+        parsed, kept = self._current, self._current.kept
+        quarantined = parsed.records.quarantined
         counts = {
-            "records": parsed.records,
+            "records": parsed.records.records,
             "inserted": merged.inserted,
             "updated": merged.updated,
-            "unchanged": merged.unchanged + parsed.duplicates,
-            "quarantined": len(parsed.quarantined),
+            "unchanged": merged.unchanged + parsed.settled.overruled + parsed.records.duplicates,
+            "quarantined": len(quarantined),
         }
         if sum(counts.values()) != 2 * counts["records"]:
             raise AssertionError(f"{kept.request}: the account does not add up: {counts}")
-        self._write_account(connection, _Account(kept, version, counts))
-        self._write_quarantine(connection, kept, version, parsed)
-        _write_coins(connection, parsed.observations)
+        extent = _extent(parsed.records.observations)
+        self._write_account(connection, _Account(kept, parsed.version, counts, extent))
+        if not parsed.keeps_quarantine:
+            self._write_quarantine(connection, kept, parsed.version, quarantined)
+        _write_coins(connection, parsed.settled.observations)
         self._current = None
 
     def _before_commit(self, connection: sa.Connection, total: Merged) -> None:
-        for account in self._known:
-            self._write_account(connection, account)
-        touch_days(connection, total.groups)
+        self._watch.write(connection)
+        touch_days(connection, {*total.groups, *self._days})
         self._run.succeeded(connection, self._sums)
+
+    def _failed(self, error: BaseException) -> None:
+        self._run.failed(error)
+        if isinstance(error, DriftError):
+            with self._run.engine().begin() as connection:
+                self._watch.write_found(connection)
+            self._on_drift()
 
     def _write_account(self, connection: sa.Connection, account: _Account) -> None:
         kept = account.kept
-        connection.execute(
-            sa.update(delivery)
-            .where(
-                delivery.c.source == kept.source,
-                delivery.c.partition == kept.partition,
-                delivery.c.position == kept.position,
-                delivery.c.fetched_at == kept.fetched_at,
-            )
-            .values(
-                parser_version=account.version,
-                parsed_at=sa.func.clock_timestamp(),
-                parse_run_id=self._run.run_id,
-                **account.counts,
-            )
-        )
+        values = {
+            "parser_version": account.version,
+            "parsed_at": sa.func.clock_timestamp(),
+            "parse_run_id": self._run.run_id,
+            **dict.fromkeys(EXTENT),
+            **account.extent,
+            **account.counts,
+        }
+        connection.execute(sa.update(delivery).where(*_is(kept)).values(values))
+        self._latest[kept.source] = max(self._latest_parsed(connection, kept.source) or kept.rank, kept.rank)
         sums = self._sums.setdefault(kept.source, dict.fromkeys(COUNTS, 0))
         for name, count in account.counts.items():
             sums[name] += count
 
-    def _write_quarantine(self, connection: sa.Connection, kept: Kept, version: str, parsed: ParsedPayload) -> None:
+    def _write_quarantine(
+        self, connection: sa.Connection, kept: Kept, version: str, quarantined: list[Quarantined]
+    ) -> None:
         """The payload's quarantined records and no others: what parses now leaves the quarantine."""
         of_payload = (quarantine.c.source == kept.source, quarantine.c.payload_sha256 == kept.sha256)
-        positions = [refused.position for refused in parsed.quarantined]
+        positions = [refused.position for refused in quarantined]
         connection.execute(sa.delete(quarantine).where(*of_payload, quarantine.c.position.not_in(positions)))
         if not positions:
             return
@@ -183,9 +265,90 @@ class ObservationLoad:
                     "parser_version": version,
                     "run_id": self._run.run_id,
                 }
-                for refused in parsed.quarantined
+                for refused in quarantined
             ],
         )
+
+
+def _parsed_before(connection: sa.Connection, kept: Kept, version: str) -> _Account | None:
+    """The account of the same bytes, where parsing them again would say the same and could change nothing.
+
+    It would say something else of quarantined records that now stand elsewhere, or whose day has come. It could change
+    something where the source's rows were updated since, or where the bytes were parsed after later ones.
+    """
+    other = delivery.alias()
+    unsettled = sa.exists().where(
+        other.c.source == kept.source,
+        ((other.c.parsed_at > delivery.c.parsed_at) & (other.c.updated > 0))
+        | ((other.c.fetched_at > delivery.c.fetched_at) & (other.c.parsed_at < delivery.c.parsed_at)),
+    )
+    waits = sa.exists().where(
+        quarantine.c.source == kept.source,
+        quarantine.c.payload_sha256 == kept.sha256,
+        quarantine.c.reason_code == "future_day",
+    )
+    elsewhere = (delivery.c.request != kept.request) | (delivery.c.first_record != kept.first_record)
+    query = (
+        sa.select(delivery)
+        .where(
+            delivery.c.source == kept.source,
+            delivery.c.sha256 == kept.sha256,
+            delivery.c.parser_version.is_not(None),
+        )
+        .where(sa.tuple_(*_place(delivery.c)) < sa.tuple_(*map(sa.literal, kept.rank)))
+        .order_by(*(column.desc() for column in _place(delivery.c)))
+        .limit(1)
+        .add_columns(unsettled.label("unsettled"), waits.label("waits"), elsewhere.label("elsewhere"))
+    )
+    row = connection.execute(query).mappings().one_or_none()
+    if row is None or row["parser_version"] != version or row["unsettled"]:
+        return None
+    if row["quarantined"] and (row["waits"] or row["elsewhere"]):
+        return None
+    unchanged = row["records"] - row["quarantined"]
+    counts = dict(zip(COUNTS, (row["records"], 0, 0, unchanged, row["quarantined"]), strict=True))
+    return _Account(kept, version, counts, {name: row[name] for name in EXTENT})
+
+
+def _came_again(connection: sa.Connection, kept: Kept) -> bool:
+    """Whether the same bytes were delivered later, in a whole file or answer, and parsed."""
+    last = delivery.alias()
+    whole = sa.exists().where(
+        last.c.source == delivery.c.source,
+        last.c.partition == delivery.c.partition,
+        last.c.fetched_at == delivery.c.fetched_at,
+        last.c.is_last,
+    )
+    again = sa.exists().where(
+        delivery.c.source == kept.source,
+        delivery.c.sha256 == kept.sha256,
+        delivery.c.parser_version.is_not(None),
+        _ranked_above(kept),
+        whole,
+    )
+    return bool(connection.scalar(sa.select(again)))
+
+
+def _place(columns: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401 - columns of the table or of an alias
+    """The columns of a `Rank`."""
+    return columns.fetched_at, columns.partition, columns.position
+
+
+def _ranked_above(kept: Kept) -> sa.ColumnElement[bool]:
+    return sa.tuple_(*_place(delivery.c)) > sa.tuple_(*map(sa.literal, kept.rank))
+
+
+def _is(kept: Kept) -> list[sa.ColumnElement[bool]]:
+    """The delivery, by its key."""
+    return [delivery.columns[name] == getattr(kept, name) for name in ("source", "partition", "position", "fetched_at")]
+
+
+def _extent(observations: pa.Table) -> dict[str, Any]:
+    """From when to when, and from which coin to which, the observations are."""
+    if not observations.num_rows:
+        return {}
+    ends = [pc.min_max(observations.column(name)).as_py() for name in ("observed_at", "source_coin_id")]
+    return dict(zip(EXTENT, [end[side] for end in ends for side in ("min", "max")], strict=True))
 
 
 def touch_days(connection: sa.Connection, days: Iterable[date]) -> None:
@@ -200,7 +363,7 @@ def _write_coins(connection: sa.Connection, observations: pa.Table) -> None:
     key = ["source", "source_coin_id"]
     newest = observations.select([*key, "observed_at", "symbol", "name"]).sort_by("observed_at")
     coins = newest.group_by(key, use_threads=False).aggregate(
-        [("observed_at", "min"), ("observed_at", "max"), ("symbol", "last"), ("name", "last")]
+        [("observed_at", "min"), ("observed_at", "max"), ("symbol", "last", _NULLS), ("name", "last", _NULLS)]
     )
     if not coins.num_rows:
         return

@@ -14,6 +14,8 @@ NEAR_DAYS = 7
 
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
+ONLY_WAITING = "kasparro/only_waiting"
+"""Tag of a run that parses what no parser has parsed yet, and leaves what another version of it has."""
 
 
 def daily() -> dg.DailyPartitionsDefinition:

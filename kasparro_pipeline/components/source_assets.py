@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from kasparro_pipeline.components.drift import CHECK, open_drift
 from kasparro_pipeline.io_managers.postgres import TABLE, Load, column_schema
 from kasparro_pipeline.io_managers.raw_payload import SOURCE_METADATA, Deliveries
 from kasparro_pipeline.sources.records import Payload
@@ -58,6 +59,20 @@ def observations_asset(
         return dg.Output(parse(context, raw))
 
     return observations
+
+
+def drift_check(name: str, source: str) -> dg.AssetChecksDefinition:
+    """Whether the records' fields are as they were learned; `source` may be ``csv_*``."""
+
+    @dg.asset_check(
+        asset=[name, "observations"],
+        name=CHECK,
+        description="The fields of the source's records are as they were learned: none is missing, renamed or retyped.",
+    )
+    def check() -> dg.AssetCheckResult:
+        return open_drift(source)
+
+    return check
 
 
 def source_job(name: str) -> UnresolvedAssetJobDefinition:

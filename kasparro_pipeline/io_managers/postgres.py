@@ -52,11 +52,12 @@ MAX_PREVIEWED_PARTITIONS = 31
 class Load:
     """Frames with something that has to commit with them.
 
-    The first two functions are called inside the merge's transaction: `after_frame` before the next frame is taken,
-    with what became of this one; `before_commit` once, with the sum.
+    `frames` may be a function of the merge's connection, for frames that depend on what is stored. The next two
+    functions are called inside the merge's transaction: `after_frame` before the next frame is taken, with what became
+    of this one; `before_commit` once, with the sum.
     """
 
-    frames: Iterable[Frame]
+    frames: Iterable[Frame] | Callable[[sa.Connection], Iterable[Frame]]
     after_frame: Callable[[sa.Connection, Merged], None] | None = None
     before_commit: Callable[[sa.Connection, Merged], None] | None = None
     on_error: Callable[[BaseException], None] | None = None
@@ -179,7 +180,7 @@ def column_schema(table: sa.Table) -> dg.TableSchema:
 
 
 def _merge_all(connection: sa.Connection, merge: Merge, load: Load) -> Merged:
-    for frame in load.frames:
+    for frame in load.frames(connection) if callable(load.frames) else load.frames:
         merged = merge.frame(frame)
         if load.after_frame is not None:
             load.after_frame(connection, merged)

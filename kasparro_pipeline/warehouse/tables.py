@@ -68,8 +68,15 @@ delivery = Table(
     Column("parsed_at", TIME),
     Column("parse_run_id", Text, comment="the Dagster run that parsed it"),
     *(Column(name, BigInteger) for name in ("records", "inserted", "updated", "unchanged", "quarantined")),
+    Column("withdrawn", BigInteger, comment="observations its file no longer holds; of a file's last block"),
+    Column("first_observed_at", TIME, comment="of its observations, as is the next"),
+    Column("last_observed_at", TIME),
+    Column("first_coin_id", KEY, comment="least source_coin_id of its observations; the next is the greatest"),
+    Column("last_coin_id", KEY),
     ForeignKeyConstraint(["source", "sha256"], ["kasparro.raw_payload.source", "kasparro.raw_payload.sha256"]),
     Index("delivery_payload", "source", "sha256"),
+    Index("delivery_fetched", "source", "fetched_at"),
+    Index("delivery_parsed", "source", "parsed_at"),
 )
 
 checkpoint = Table(
@@ -96,8 +103,10 @@ observation = Table(
     Column("fetched_at", TIME, nullable=False, info=NOT_COMPARED, comment="when the payload was fetched"),
     Column("payload_sha256", KEY, nullable=False, info=NOT_COMPARED),
     Column("position", BigInteger, nullable=False, info=NOT_COMPARED, comment="record in the payload, from 1"),
+    Column("withdrawn_at", TIME, comment="when its file was delivered without it; null: still delivered"),
     # Time before coin: a day is one range of the index, and a new snapshot is appended at its end.
     PrimaryKeyConstraint("source", "observed_at", "source_coin_id"),
+    Index("observation_withdrawn", "source", "observed_at", postgresql_where=text("withdrawn_at IS NOT NULL")),
 )
 
 quarantine = Table(
@@ -115,6 +124,46 @@ quarantine = Table(
     Column("run_id", Text),
     Column("created_at", TIME, nullable=False, server_default=func.clock_timestamp()),
     UniqueConstraint("source", "payload_sha256", "position"),
+    Index("quarantine_newest", text("created_at DESC"), text("id DESC")),
+    Index("quarantine_newest_of_source", "source", text("created_at DESC"), text("id DESC")),
+)
+
+source_field = Table(
+    "source_field",
+    metadata,
+    Column("source", KEY, primary_key=True),
+    Column("scope", KEY, primary_key=True, comment="the file whose header it is; empty for an API"),
+    Column("path", KEY, primary_key=True, comment="dotted path in a record, or header name"),
+    Column("types", ARRAY(KEY), nullable=False, comment="types of its values so far, null left out, sorted"),
+    Column("share", Numeric, nullable=False, comment="of the records of the payload it was learned from, 0 to 1"),
+    Column("example", Text),
+    Column("present", Boolean, nullable=False, comment="whether it is part of the shape now"),
+    Column("first_seen", TIME, nullable=False, comment="fetched_at of the payload"),
+    Column("last_seen", TIME, nullable=False, comment="of the newest payload whose shape was looked at and has it"),
+    comment="the fields of each source's records, learned from its first payloads",
+)
+
+drift = Table(
+    "drift",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("source", KEY, nullable=False),
+    Column("scope", KEY, nullable=False, comment="as in source_field"),
+    Column("path", KEY, nullable=False),
+    Column("kind", KEY, nullable=False, comment="new, missing, retyped or renamed"),
+    Column("severity", KEY, nullable=False, comment="error: a key field; warn: a mapped one; info: not mapped"),
+    Column("mapped_column", KEY, comment="column of an observation that is read from it"),
+    Column("renamed_to", KEY, comment="what a missing field became, as far as can be guessed"),
+    Column("confidence", Numeric, comment="of that guess, 0 to 1"),
+    Column("example", Text, comment="a value of the field (of the new one, when renamed)"),
+    Column("detail", Text, nullable=False),
+    Column("first_seen", TIME, nullable=False, comment="fetched_at of the payload that showed it first"),
+    Column("last_seen", TIME, nullable=False),
+    Column("payload_sha256", KEY, nullable=False, comment="the payload that showed it first"),
+    Column("resolved_at", TIME, comment="fetched_at of the payload that is as before again"),
+    Column("run_id", Text),
+    Index("drift_open", "source", "scope", "path", "kind", unique=True, postgresql_where=text("resolved_at IS NULL")),
+    comment="what changed in the shape of a source's records",
 )
 
 source_coin = Table(

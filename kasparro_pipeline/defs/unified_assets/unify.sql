@@ -1,11 +1,13 @@
 -- The rule for unified_assets: one row per coin and UTC day, from the observations of that day.
 --
 -- 1. Of each source counts its last observation of the day that has a price; without one, its last observation.
+--    One that is still delivered is preferred to a withdrawn one.
 -- 2. Each column is taken from the first source that has a value for it, sources in the order of their priority.
 --    Symbol and name are those of the day, so that a renamed coin keeps its old name in old rows.
 -- 3. price_spread_pct = (highest - lowest) / median of the sources' prices, in percent, to six places;
 --    of an even number of prices the lower middle one is the median. NULL with fewer than two prices.
--- 4. Flags: no_price (no source gave one), price_not_positive, wide_spread (more than 5 percent).
+-- 4. Flags: no_price (no source gave one), price_not_positive, wide_spread (more than 5 percent), withdrawn (the
+--    price is from an observation that no file of its source holds any more).
 --
 -- Parameters: start, end (timestamps, end excluded); sources and priorities (arrays, lower first).
 -- Sources that are not listed come last, by name. No number is computed but the spread: every price is a source's own.
@@ -26,7 +28,7 @@ WITH of_day AS (
 last_word AS (
     SELECT DISTINCT ON (coin_id, day, source) *
     FROM of_day
-    ORDER BY coin_id, day, source, (price_usd IS NULL), observed_at DESC, source_coin_id
+    ORDER BY coin_id, day, source, (withdrawn_at IS NOT NULL), (price_usd IS NULL), observed_at DESC, source_coin_id
 ),
 agreed AS (
     SELECT
@@ -46,6 +48,8 @@ agreed AS (
         (array_agg(max_supply ORDER BY priority, source) FILTER (WHERE max_supply IS NOT NULL))[1] AS max_supply,
         (array_agg(rank ORDER BY priority, source) FILTER (WHERE rank IS NOT NULL))[1] AS rank,
         (array_agg(source ORDER BY priority, source) FILTER (WHERE price_usd IS NOT NULL))[1] AS price_source,
+        (array_agg(withdrawn_at IS NOT NULL ORDER BY priority, source) FILTER (WHERE price_usd IS NOT NULL))[1]
+            AS price_withdrawn,
         (array_agg(observed_at ORDER BY (price_usd IS NULL), priority, source))[1] AS observed_at,
         array_agg(source ORDER BY source) AS sources,
         count(price_usd) AS source_count,
@@ -81,7 +85,8 @@ SELECT
     array_remove(ARRAY[
         CASE WHEN price_usd IS NULL THEN 'no_price' END,
         CASE WHEN price_usd <= 0 THEN 'price_not_positive' END,
-        CASE WHEN price_spread_pct > 5 THEN 'wide_spread' END
+        CASE WHEN price_spread_pct > 5 THEN 'wide_spread' END,
+        CASE WHEN price_withdrawn THEN 'withdrawn' END
     ], NULL) AS flags,
     observed_at
 FROM spread

@@ -1,0 +1,132 @@
+"""A warehouse that payloads are put into by hand, and loaded without Dagster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from kasparro_pipeline.components.api_source import JsonParser
+from kasparro_pipeline.components.csv_source import CsvParser
+from kasparro_pipeline.components.observations import BY_DAY, ObservationLoad, Parser
+from kasparro_pipeline.components.source_run import SourceRun
+from kasparro_pipeline.errors import KasparroError
+from kasparro_pipeline.io_managers.postgres import _merge_all
+from kasparro_pipeline.io_managers.raw_payload import Deliveries, _keep
+from kasparro_pipeline.sources.json_records import JsonMapping
+from kasparro_pipeline.sources.records import Checkpoint, Payload
+from kasparro_pipeline.warehouse.merge import Merge
+from kasparro_pipeline.warehouse.tables import (
+    delivery,
+    merge_receipt,
+    metadata,
+    observation,
+    quarantine,
+    source_coin,
+)
+from kasparro_tests.sources.samples import CSV
+
+FIRST_DAY = date(2009, 1, 3)
+START = datetime(2026, 11, 1, 23, 30, tzinfo=UTC)
+MAPPING = JsonMapping(
+    {
+        "source_coin_id": ("id",),
+        "observed_at": ("at",),
+        "symbol": ("symbol",),
+        "price_usd": ("price",),
+        "rank": ("rank",),
+    }
+)
+HEADER = "id,symbol,at,price\n"
+
+
+def minute(number: int) -> datetime:
+    return START + timedelta(minutes=10 * number)
+
+
+def json_payload(records: Sequence[dict[str, Any]], number: int, source: str = "vendor") -> Payload:
+    at = minute(number)
+    body = json.dumps(list(records)).encode()
+    return Payload(source, at.date().isoformat(), 0, at, body, "https://vendor.test/coins", 1, Checkpoint({}, True))
+
+
+def csv_payloads(blocks: Sequence[str], number: int, partition: str = "drop/a.csv") -> list[Payload]:
+    """A file in these blocks."""
+    found, line = [], 1
+    for position, block in enumerate(blocks):
+        last = Checkpoint({}, True) if position == len(blocks) - 1 else None
+        found.append(Payload("csv_drop", partition, position, minute(number), block.encode(), partition, line, last))
+        line += block.count("\n")
+    return found
+
+
+class World:
+    """One database; `load` keeps payloads and parses what waits in their partitions, as one run."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+        self.mapping = MAPPING
+        self._runs = 0
+
+    def load(self, payloads: Iterable[Payload]) -> None:
+        payloads = list(payloads)
+        for payload in payloads:
+            with self.engine.begin() as connection:
+                _keep(connection, payload, f"run-{self._runs}")
+        self.parse({payload.source for payload in payloads}, {payload.partition for payload in payloads})
+
+    def parse(self, sources: Iterable[str], partitions: Iterable[str]) -> None:
+        partitions = list(partitions)
+        for source in sorted(sources):
+            self._runs += 1
+            deliveries = Deliveries(self.engine, source, partitions)
+            run = SourceRun(lambda: self.engine, f"run-{self._runs}", "a/observations", "p", frozenset([source]))
+            load = ObservationLoad(deliveries, self.parser(source, deliveries), run).load()
+            try:
+                with self.engine.begin() as connection:
+                    merge = Merge(connection, observation, group_by=BY_DAY, receipts=merge_receipt)
+                    _merge_all(connection, merge, load)
+            except KasparroError as error:
+                assert load.on_error is not None
+                load.on_error(error)
+                raise
+
+    def parser(self, source: str, deliveries: Deliveries) -> Parser:
+        if source.startswith("csv_"):
+            mapping = type(CSV)({**CSV.columns, "observed_at": ("at", *CSV.columns["observed_at"])})
+            return CsvParser(mapping, FIRST_DAY, deliveries)
+        return JsonParser(self.mapping, FIRST_DAY, deliveries)
+
+    def rows(self, query: sa.Select[Any]) -> list[sa.Row[Any]]:
+        with self.engine.connect() as connection:
+            return list(connection.execute(query))
+
+    def tables(self) -> dict[str, list[tuple[Any, ...]]]:
+        """All that has to be the same whatever the order of runs was; digits as they stand there."""
+        told = ("source", "payload_sha256", "position", "location", "reason_code", "reason", "record")
+        kept = {
+            observation: list(observation.c),
+            quarantine: [quarantine.columns[name] for name in told],
+            source_coin: list(source_coin.c),
+        }
+        return {
+            table.name: sorted(tuple(str(value) for value in row) for row in self.rows(sa.select(*columns)))
+            for table, columns in kept.items()
+        }
+
+    def clear(self) -> None:
+        with self.engine.begin() as connection:
+            for table in reversed(metadata.sorted_tables):
+                connection.execute(sa.delete(table))
+        self._runs = 0
+
+    def assert_accounts_add_up(self) -> None:
+        for row in self.rows(sa.select(delivery)):
+            assert row.parser_version is not None
+            assert row.records == row.inserted + row.updated + row.unchanged + row.quarantined, row
+        inserted = self.rows(sa.select(sa.func.coalesce(sa.func.sum(delivery.c.inserted), 0)))[0][0]
+        stored = self.rows(sa.select(sa.func.count()).select_from(observation))[0][0]
+        assert stored >= inserted  # a delivery that is parsed again forgets what it inserted the first time
