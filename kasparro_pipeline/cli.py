@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from kasparro_pipeline import cli_identity
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.services import local_url
 from kasparro_pipeline.settings import Settings, settings
@@ -33,6 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_identity.app, name="identity")
 console = Console(highlight=False)
 _COUNTS = ("payloads_new", "payloads_known", "records", "inserted", "updated", "unchanged", "quarantined")
 _SHOWN_COLUMNS = ("day", "coin_id", "symbol", "price_usd", "market_cap_usd", "source_count")

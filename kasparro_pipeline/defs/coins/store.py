@@ -1,0 +1,149 @@
+"""What identity reads from the tables, and what commits with it: history, the review queue, touched days."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime, time
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import distinct_on, insert
+
+from kasparro_pipeline.identity.coins import Identity, Key, OpenPair, Quote, Ruling, SourceCoin
+from kasparro_pipeline.warehouse.decisions import decisions, touch_coin
+from kasparro_pipeline.warehouse.tables import (
+    coin,
+    coin_identity,
+    coin_identity_history,
+    identity_review,
+    observation,
+    source_coin,
+)
+
+UNLISTED_AFTER_DAYS = 7
+"""A vendor that has not spoken of a coin for so long, while it spoke of others, does not list it any more."""
+
+_IDENTITY = [coin_identity.c[name] for name in Identity.__dataclass_fields__]
+_PAIR = ("source", "source_coin_id", "other_source", "other_source_coin_id")
+
+
+def read_coins(connection: sa.Connection) -> list[SourceCoin]:
+    """What the sources call their coins, with each one's last quote when it is of its source's newest day."""
+    quotes = dict(_quotes(connection))
+    now = coin_identity_history
+    query = sa.select(source_coin, now.c.valid_from, now.c.symbol.label("old_symbol"), now.c.name.label("old_name"))
+    query = query.outerjoin_from(
+        source_coin,
+        now,
+        (source_coin.c.source == now.c.source)
+        & (source_coin.c.source_coin_id == now.c.source_coin_id)
+        & now.c.valid_to.is_(None),
+    )
+    return [
+        SourceCoin(
+            row.source,
+            row.source_coin_id,
+            row.symbol,
+            row.name,
+            quote=quotes.get((row.source, row.source_coin_id)),
+            first_seen=row.first_seen,
+            last_seen=row.last_seen,
+            was=(row.old_symbol, row.old_name) if row.valid_from else None,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def _quotes(connection: sa.Connection) -> Iterable[tuple[Key, Quote]]:
+    newest = sa.select(source_coin.c.source, sa.func.max(source_coin.c.last_seen)).group_by(source_coin.c.source)
+    for source, last in connection.execute(newest).all():
+        day = last.astimezone(UTC).date()
+        query = (
+            sa.select(observation.c.source_coin_id, observation.c.price_usd, observation.c.market_cap_usd)
+            .ext(distinct_on(observation.c.source_coin_id))
+            .where(observation.c.source == source, observation.c.observed_at >= datetime.combine(day, time.min, UTC))
+            .where(observation.c.price_usd.is_not(None))
+            .order_by(observation.c.source_coin_id, observation.c.observed_at.desc())
+        )
+        for source_coin_id, price, market_cap in connection.execute(query):
+            yield (source, source_coin_id), Quote(day, price, market_cap)
+
+
+def read_identities(connection: sa.Connection) -> dict[Key, Identity]:
+    """Which coin each source's coin is so far."""
+    found = (Identity(*row) for row in connection.execute(sa.select(*_IDENTITY)))
+    return {(identity.source, identity.source_coin_id): identity for identity in found}
+
+
+def read_rulings(connection: sa.Connection) -> list[Ruling]:
+    """The decisions that hold, the latest first."""
+    return [
+        Ruling(*(getattr(row, name) for name in Ruling.__dataclass_fields__))
+        for row in decisions(connection, that_hold=True)
+    ]
+
+
+def after_identity(connection: sa.Connection, before: Mapping[Key, Identity], now: Iterable[Identity]) -> None:
+    """Touch the days of coins that became another one, and drop coins that are none any more."""
+    for identity in now:
+        old = before.get((identity.source, identity.source_coin_id))
+        if old is not None and old.coin_id != identity.coin_id:
+            touch_coin(connection, old.coin_id, identity.source)
+    unused = ~sa.exists().where(coin_identity.c.coin_id == coin.c.coin_id)
+    connection.execute(sa.delete(coin).where(unused))
+
+
+def write_history(connection: sa.Connection) -> None:
+    """Close what does not hold any more and open what does, by what `coin_identity` and `source_coin` say now."""
+    history, state = coin_identity_history, _state().subquery()
+    told = ("coin_id", "symbol", "name", "listed", "method")
+    of_coin = (history.c.source == state.c.source) & (history.c.source_coin_id == state.c.source_coin_id)
+    differs = sa.or_(*(history.c[name].is_distinct_from(state.c[name]) for name in told))
+    connection.execute(
+        sa.update(history).where(history.c.valid_to.is_(None), of_coin, differs).values(valid_to=sa.func.now())
+    )
+    is_told = sa.exists().where(history.c.valid_to.is_(None), of_coin)
+    names = [column.name for column in state.c]
+    new = sa.select(state, sa.func.now()).where(~is_told)
+    connection.execute(sa.insert(history).from_select([*names, "valid_from"], new))
+
+
+def _state() -> sa.Select[Any]:
+    """Each source's coin as it is now, in columns of `coin_identity_history`."""
+    newest = (
+        sa.select(source_coin.c.source, sa.func.max(source_coin.c.last_seen).label("at"))
+        .group_by(source_coin.c.source)
+        .subquery()
+    )
+    gone = source_coin.c.last_seen < newest.c.at - sa.func.make_interval(0, 0, 0, UNLISTED_AFTER_DAYS)
+    is_vendor = ~source_coin.c.source.startswith("csv_", autoescape=True)  # a file of the past is not a delisting
+    return (
+        sa.select(*_IDENTITY, source_coin.c.symbol, source_coin.c.name, (~(gone & is_vendor)).label("listed"))
+        .join(
+            source_coin,
+            (source_coin.c.source == coin_identity.c.source)
+            & (source_coin.c.source_coin_id == coin_identity.c.source_coin_id),
+        )
+        .join(newest, newest.c.source == source_coin.c.source)
+    )
+
+
+def write_review(connection: sa.Connection, pairs: Iterable[OpenPair]) -> None:
+    """Make `identity_review` hold exactly these pairs; one that waits already keeps its number."""
+    rows = [asdict(pair) for pair in pairs]
+    keys = [tuple(row[name] for name in _PAIR) for row in rows]
+    key = sa.tuple_(*(identity_review.c[name] for name in _PAIR))
+    waiting = dict.fromkeys(tuple(row) for row in connection.execute(sa.select(*(identity_review.c[n] for n in _PAIR))))
+    for gone in waiting.keys() - set(keys):
+        connection.execute(sa.delete(identity_review).where(key == sa.tuple_(*gone)))
+    if rows:
+        statement = insert(identity_review)
+        told = ("reason", "confidence", "evidence")
+        differs = sa.or_(*(identity_review.c[n].is_distinct_from(statement.excluded[n]) for n in told))
+        connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=list(_PAIR), set_={n: statement.excluded[n] for n in told}, where=differs
+            ),
+            rows,
+        )
