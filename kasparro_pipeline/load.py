@@ -107,7 +107,7 @@ class Loader:
             folders = None if name in chosen else chosen - set(self._api)
             if folders is None or folders:
                 self._load_files(name, folders)
-        return self._unify()
+        return self.unify()
 
     def reprocess(self) -> LoadReport:
         """Parse from kept payloads what another version of its parser has parsed, and unify; no vendor is asked."""
@@ -115,7 +115,7 @@ class Loader:
             self._parse_waiting(name, [name], _stale(source.parser_version))
         for name, files in self._files.items():
             self._parse_waiting(name, None, _stale(files.parser_version))
-        return self._unify()
+        return self.unify()
 
     def _chosen(self, sources: Sequence[str] | None) -> set[str]:
         known = {*self._api, *self._files}
@@ -152,7 +152,8 @@ class Loader:
         for start, end in ranges:
             self._run(name, start, end, [dg.AssetKey([name, "observations"])])
 
-    def _unify(self) -> LoadReport:
+    def unify(self) -> LoadReport:
+        """Unify the days touched; nothing is fetched or parsed."""
         report = LoadReport()
         days: set[date] = set()
         for _ in range(UNIFY_ROUNDS):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime, time
+from datetime import UTC
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import distinct_on, insert
+from sqlalchemy.dialects.postgresql import insert
 
 from kasparro_pipeline.identity.coins import Identity, Key, OpenPair, Quote, Ruling, SourceCoin
 from kasparro_pipeline.warehouse.decisions import decisions, touch_coin
@@ -29,16 +29,13 @@ _PAIR = ("source", "source_coin_id", "other_source", "other_source_coin_id")
 
 
 def read_coins(connection: sa.Connection) -> list[SourceCoin]:
-    """What the sources call their coins, with each one's last quote when it is of its source's newest day."""
-    quotes = dict(_quotes(connection))
-    now = coin_identity_history
-    query = sa.select(source_coin, now.c.valid_from, now.c.symbol.label("old_symbol"), now.c.name.label("old_name"))
-    query = query.outerjoin_from(
-        source_coin,
-        now,
-        (source_coin.c.source == now.c.source)
-        & (source_coin.c.source_coin_id == now.c.source_coin_id)
-        & now.c.valid_to.is_(None),
+    """What the sources call their coins, each with its last quote."""
+    was, last = coin_identity_history, observation
+    query = (
+        sa.select(source_coin, was.c.valid_from, was.c.symbol.label("was_symbol"), was.c.name.label("was_name"))
+        .add_columns(last.c.price_usd, last.c.market_cap_usd)
+        .outerjoin_from(source_coin, was, _of_coin(was) & was.c.valid_to.is_(None))
+        .outerjoin(last, _of_coin(last) & (last.c.observed_at == source_coin.c.last_seen))
     )
     return [
         SourceCoin(
@@ -46,28 +43,21 @@ def read_coins(connection: sa.Connection) -> list[SourceCoin]:
             row.source_coin_id,
             row.symbol,
             row.name,
-            quote=quotes.get((row.source, row.source_coin_id)),
+            quote=None if row.price_usd is None else _quote(row),
             first_seen=row.first_seen,
             last_seen=row.last_seen,
-            was=(row.old_symbol, row.old_name) if row.valid_from else None,
+            was=(row.was_symbol, row.was_name) if row.valid_from else None,
         )
         for row in connection.execute(query)
     ]
 
 
-def _quotes(connection: sa.Connection) -> Iterable[tuple[Key, Quote]]:
-    newest = sa.select(source_coin.c.source, sa.func.max(source_coin.c.last_seen)).group_by(source_coin.c.source)
-    for source, last in connection.execute(newest).all():
-        day = last.astimezone(UTC).date()
-        query = (
-            sa.select(observation.c.source_coin_id, observation.c.price_usd, observation.c.market_cap_usd)
-            .ext(distinct_on(observation.c.source_coin_id))
-            .where(observation.c.source == source, observation.c.observed_at >= datetime.combine(day, time.min, UTC))
-            .where(observation.c.price_usd.is_not(None))
-            .order_by(observation.c.source_coin_id, observation.c.observed_at.desc())
-        )
-        for source_coin_id, price, market_cap in connection.execute(query):
-            yield (source, source_coin_id), Quote(day, price, market_cap)
+def _quote(row: sa.Row[Any]) -> Quote:
+    return Quote(row.last_seen.astimezone(UTC).date(), row.price_usd, row.market_cap_usd)
+
+
+def _of_coin(table: sa.Table) -> sa.ColumnElement[bool]:
+    return (source_coin.c.source == table.c.source) & (source_coin.c.source_coin_id == table.c.source_coin_id)
 
 
 def read_identities(connection: sa.Connection) -> dict[Key, Identity]:
@@ -120,11 +110,7 @@ def _state() -> sa.Select[Any]:
     is_vendor = ~source_coin.c.source.startswith("csv_", autoescape=True)  # a file of the past is not a delisting
     return (
         sa.select(*_IDENTITY, source_coin.c.symbol, source_coin.c.name, (~(gone & is_vendor)).label("listed"))
-        .join(
-            source_coin,
-            (source_coin.c.source == coin_identity.c.source)
-            & (source_coin.c.source_coin_id == coin_identity.c.source_coin_id),
-        )
+        .join(source_coin, _of_coin(coin_identity))
         .join(newest, newest.c.source == source_coin.c.source)
     )
 
