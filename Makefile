@@ -27,7 +27,7 @@ test-real: $(INSTALLED) ## Run the tests on recorded vendor answers in KASPARRO_
 lint: $(INSTALLED) ## Check style, format and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
-bench: $(INSTALLED) ## Measure loading and serving
+bench: $(INSTALLED) ## Measure loading, serving and identity
 	@$(BIN)/python -m kasparro_tests.bench
 
 lock: ## Pin the newest versions that fit, in constraints.txt

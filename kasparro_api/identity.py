@@ -29,7 +29,8 @@ SELECT id, source, source_coin_id, other_source, other_source_coin_id, reason, c
 FROM kasparro.identity_review r
 WHERE (%(source)s::text[] IS NULL OR source = ANY(%(source)s) OR other_source = ANY(%(source)s))
   AND (%(reason)s::text[] IS NULL OR reason = ANY(%(reason)s))
-  AND (%(confidence)s::numeric IS NULL OR r.confidence < %(confidence)s OR r.confidence = %(confidence)s AND id > %(id)s)
+  AND (%(confidence)s::numeric IS NULL OR r.confidence < %(confidence)s
+       OR r.confidence = %(confidence)s AND id > %(id)s)
 ORDER BY r.confidence DESC, id
 LIMIT %(limit)s
 """

@@ -45,7 +45,7 @@ class SourceCoin:
     first_seen: datetime | None = None
     last_seen: datetime | None = None
     was: tuple[str | None, str | None] | None = None
-    """Symbol and name at the last time its identity was decided."""
+    """Symbol and name at the time it became the coin that it is."""
 
     @property
     def key(self) -> Key:
@@ -94,7 +94,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class OpenPair:
-    """Two coins that may be one: plausible and not certain, so not joined."""
+    """Two coins that may be one: plausible and not certain, so not joined (or, ``changed``, joined and in doubt)."""
 
     source: str
     source_coin_id: str

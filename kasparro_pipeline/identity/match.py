@@ -15,6 +15,7 @@ coin of its own: a wrong merge is worse than a missed one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from itertools import groupby
@@ -22,6 +23,7 @@ from itertools import groupby
 from kasparro_pipeline.identity.coins import DIFFERENT, Identity, Key, Matching, OpenPair, Ruling, SourceCoin
 from kasparro_pipeline.identity.groups import Groups, Link
 from kasparro_pipeline.identity.names import Label, is_symbol_first, label, slug
+from kasparro_pipeline.identity.rules import rule_of
 from kasparro_pipeline.identity.stage import Stage, Words
 
 RULED, RENAMED_ID, OWN = "ruling", "renamed", "own"
@@ -29,7 +31,9 @@ CERTAIN, RENAMED_ID_CONFIDENCE = Decimal(1), Decimal("0.97")
 
 RENAMED_WITHIN = timedelta(days=3)
 """An id that is gone and a new one with the same symbol and name are one coin when no more time is between them."""
-REUSED = Decimal("0.3")
+DOUBTED = {"reused": Decimal("0.3"), "changed": Decimal("0.9")}
+"""Expected share of doubted coins that are still the same. The first leave their group, the others stay until a person
+says otherwise."""
 
 
 def identify(
@@ -47,12 +51,12 @@ def identify(
     ordered = sorted(coins, key=lambda coin: (priorities.get(coin.source, 1000), coin.key))
     words = Words(ordered, _labels(ordered))
     groups = Groups(ordered)
-    reused = _reused(words, existing)
+    doubts = _doubts(words, existing)
     _rule(groups, rulings)
-    _keep(groups, existing, {pair.coin for pair in reused})
+    _keep(groups, existing, {doubt.coin for doubt in doubts if doubt.reason == "reused"})
     _follow_renamed_ids(groups, words)
     stage = Stage(groups, words)
-    open_pairs = [pair.open for pair in reused if not groups.are_decided(pair.coin, pair.anchor)]
+    open_pairs = [doubt.pair(ordered) for doubt in doubts if not groups.are_decided(doubt.coin, doubt.anchor)]
     for _, members in groupby(range(len(ordered)), key=lambda index: ordered[index].source):
         open_pairs += stage.match(list(members))
     open_pairs.sort(key=lambda pair: (-pair.confidence, pair.source, pair.source_coin_id, pair.other_source_coin_id))
@@ -131,37 +135,51 @@ def _gap(old: SourceCoin, new: SourceCoin) -> timedelta | None:
     return new.first_seen - old.last_seen
 
 
-class _Reused:
-    """An id that is a bare symbol and now bears another name: another coin took the symbol, perhaps."""
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """A coin whose source calls it something else than when it was joined with `anchor`."""
 
-    def __init__(self, coin: int, anchor: int, pair: OpenPair) -> None:
-        self.coin, self.anchor, self.open = coin, anchor, pair
+    coin: int
+    anchor: int
+    reason: str
+    told: str
+
+    def pair(self, coins: Sequence[SourceCoin]) -> OpenPair:
+        return OpenPair(*coins[self.anchor].key, *coins[self.coin].key, self.reason, DOUBTED[self.reason], self.told)
 
 
-def _reused(words: Words, existing: Mapping[Key, Identity]) -> list[_Reused]:
-    """Coins whose id says no more than a symbol and whose name became another: not silently the same coin."""
-    found: list[_Reused] = []
-    by_coin: dict[str, list[int]] = {}
+def _doubts(words: Words, existing: Mapping[Key, Identity]) -> list[_Doubt]:
+    """Coins that are not silently the same: another name on an id that is a bare symbol is another coin's, perhaps;
+    on other ids both symbol and name have changed, and nothing joins them to the rest of their group any more."""
+    together: dict[str, list[int]] = {}
     for index, coin in enumerate(words.coins):
         if coin.key in existing:
-            by_coin.setdefault(existing[coin.key].coin_id, []).append(index)
-    for index, coin in enumerate(words.coins):
-        others = by_coin[existing[coin.key].coin_id] if coin.key in existing else []
-        anchor = next((other for other in others if other != index), None)
-        if anchor is None or not _is_reused(coin, words.labels[index]):
-            continue
-        was = f"{(coin.was or ('', ''))[1]}"
-        told = f"{coin} was {was} and is {coin.name}; is it still the coin that {words.coins[anchor]} is?"
-        pair = OpenPair(*words.coins[anchor].key, *coin.key, "reused", REUSED, told)
-        found.append(_Reused(index, anchor, pair))
+            together.setdefault(existing[coin.key].coin_id, []).append(index)
+    found: list[_Doubt] = []
+    for members in together.values():
+        for index in members if len(members) > 1 else ():
+            others = [other for other in members if other != index]
+            reason = _doubt(words.coins[index], words.labels[index], [words.labels[other] for other in others])
+            if reason:
+                coin = words.coins[index]
+                was = " ".join(word for word in coin.was or () if word)
+                told = f"{coin} was {was} when it was joined and is {coin.symbol} {coin.name}"
+                found.append(_Doubt(index, others[0], reason, f"{told}; is it still what {words.coins[others[0]]} is?"))
     return found
 
 
-def _is_reused(coin: SourceCoin, now: Label) -> bool:
-    if coin.was is None or now.slug != now.symbol:
-        return False
-    before = label(coin.source_coin_id, *coin.was)
-    return bool(before.name and now.name and before.core != now.core)
+def _doubt(coin: SourceCoin, now: Label, others: Iterable[Label]) -> str | None:
+    """``reused``, ``changed``, or nothing to doubt."""
+    if coin.was is None:
+        return None
+    was = label(coin.source_coin_id, *coin.was)
+    if not was.name or not now.name or was.core == now.core:
+        return None
+    if now.slug == now.symbol == was.symbol:
+        return "reused"
+    rules = [rule_of(now, other) for other in others]
+    is_joined = any(rule is not None and rule.joins for rule in rules)
+    return None if is_joined or was.symbol == now.symbol else "changed"
 
 
 def _identities(groups: Groups, existing: Mapping[Key, Identity]) -> list[Identity]:

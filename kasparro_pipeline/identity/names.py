@@ -61,8 +61,10 @@ class Label:
 
     symbol: str
     name: str
-    slug: str
+    id: str
     """The id, without the symbol in front of it where the source's ids are made so (``zcn-0chain``)."""
+    slug: str
+    """`id` without punctuation."""
     unnumbered: str
     """For an id that ends in a number, by which vendors tell later namesakes apart (``nova-2``): what is before it."""
     core: str
@@ -93,6 +95,7 @@ def label(source_coin_id: str, symbol: str | None, name: str | None, symbol_firs
     return Label(
         symbol=short,
         name=plain(name or ""),
+        id=told.casefold(),
         slug=plain(told),
         unnumbered=plain(_NUMBER_AT_END.sub("", told)) if _NUMBER_AT_END.search(_standard(told)) else "",
         core=core or plain(name or ""),

@@ -27,7 +27,8 @@ class Rule:
 
 
 CONTRACT = Rule("contract", Decimal("0.999"), "the contract address on a chain is equal")
-NAME_SLUG = Rule("symbol+name+slug", Decimal("0.998"), "symbol, name and id are equal")
+NAME_ID = Rule("symbol+name+id", Decimal("0.998"), "symbol, name and id are equal")
+NAME_SLUG = Rule("symbol+name+slug", Decimal("0.995"), "symbol, name and id are equal but for punctuation")
 NAME = Rule("symbol+name", Decimal("0.99"), "symbol and name are equal")
 SLUG = Rule("symbol+slug", Decimal("0.99"), "symbol and id are equal")
 CORE = Rule("symbol+core", Decimal("0.96"), "symbol and name are equal but for generic words")
@@ -35,7 +36,7 @@ RENAMED = Rule("name+slug", Decimal("0.94"), "name and id are equal, the symbol 
 SLUG_ALIKE = Rule("slug", Decimal("0.92"), "the id is equal, symbol and name are others")
 NAME_ALIKE = Rule("name", Decimal("0.9"), "the name is equal, the symbol alike")
 SYMBOL_PRICE = Rule("symbol+price", Decimal("0.97"), "symbol, price and market cap of the day are equal")
-CORE_SYMBOL = Rule("symbol+kind", Decimal("0.88"), "the symbol is equal, and the name is the symbol and generic words")
+CORE_SYMBOL = Rule("symbol+kind", Decimal("0.88"), "the symbol is equal, and name or id is no more than it")
 RARE_WORD = Rule("symbol+word", Decimal("0.86"), "the symbol is equal, and the names share a rare word")
 NUMBERED_NAME = Rule(
     "symbol+name-number", Decimal("0.93"), "symbol and name are equal, and the id of one ends in a number"
@@ -45,8 +46,8 @@ NUMBERED = Rule("numbered", Decimal("0.5"), "the id of one ends in a number, as 
 SYMBOL = Rule("symbol", Decimal("0.2"), "the symbol is equal", joins=False)
 
 RULES = (
-    *(CONTRACT, NAME_SLUG, NAME, SLUG, CORE, RENAMED, SLUG_ALIKE, NAME_ALIKE, SYMBOL_PRICE, NUMBERED_NAME),
-    *(CORE_SYMBOL, RARE_WORD),
+    *(CONTRACT, NAME_ID, NAME_SLUG, NAME, SLUG, CORE, RENAMED, SLUG_ALIKE, NAME_ALIKE, SYMBOL_PRICE),
+    *(NUMBERED_NAME, CORE_SYMBOL, RARE_WORD),
     *(NAMESAKE, NUMBERED, SYMBOL),
 )
 NEEDS_UNIQUE_SYMBOL = frozenset((CORE_SYMBOL, RARE_WORD))
@@ -59,8 +60,8 @@ NEEDS_TELLING_NAME = frozenset((RENAMED, NAME_ALIKE))
 
 def rule_of(one: Label, other: Label) -> Rule | None:
     """The strongest rule by which the words of two coins make them one; None: no reason to think so."""
-    if one.derived != other.derived:
-        return None
+    if one.derived != other.derived:  # a wrapped coin of a staked one is open, with the coin itself it is nothing
+        return SYMBOL if one.derived and other.derived and one.symbol and one.symbol == other.symbol else None
     if one.symbol and one.symbol == other.symbol:
         return _of_equal_symbol(one, other)
     return _of_other_symbol(one, other)
@@ -70,11 +71,11 @@ def _of_equal_symbol(one: Label, other: Label) -> Rule:
     name = one.name != "" and one.name == other.name
     slug = one.slug != "" and one.slug == other.slug
     if name and slug:
-        return NAME_SLUG
+        return NAME_ID if one.id == other.id else NAME_SLUG
     if name:
         return NUMBERED_NAME if _one_numbered(one, other) else NAME
-    if slug and one.slug != one.symbol:
-        return SLUG
+    if slug:
+        return CORE_SYMBOL if one.slug == one.symbol else SLUG
     if one.core and one.core == other.core and one.version == other.version and _one_kind(one, other):
         if _one_numbered(one, other):
             return NUMBERED
@@ -105,7 +106,7 @@ def _of_other_symbol(one: Label, other: Label) -> Rule | None:
 
 def contracts_of(one: SourceCoin, other: SourceCoin) -> bool | None:
     """True: an address is equal; False: on a chain that both name, the addresses differ; None: they do not say."""
-    shared = one.contracts.keys() & other.contracts.keys()
+    shared = one.contracts.keys() & other.contracts.keys() if one.contracts and other.contracts else ()
     if not shared:
         return None
     return any(address(one.contracts[chain]) == address(other.contracts[chain]) for chain in shared)

@@ -53,8 +53,9 @@ class Words:
         self._rarely = max(4, len(coins) // RARE_IN)
 
     def share_rare_word(self, one: int, other: int) -> bool:
-        """Whether both have a word that few coins have."""
-        shared = self.labels[one].telling & self.labels[other].telling
+        """Whether both have a word that few coins have, and are of one edition and kind."""
+        a, b = self.labels[one], self.labels[other]
+        shared = a.telling & b.telling if (a.version, a.derived) == (b.version, b.derived) else ()
         return any(self._said[word] <= self._rarely for word in shared)
 
     def is_telling_name(self, one: int, other: int) -> bool:
@@ -114,7 +115,9 @@ class Stage:
         rights = {self._groups.of(index) for index in members}
         free = [group for group in sorted(rights) if group not in self._is_placed]
         looked_at = sorted({*members, *(index for group in free for index in self._groups.members(group))})
-        pairs = self._weigh(self._pairs(looked_at), looked_at)
+        unique, joined = self._unique_symbols(looked_at)
+        pairs = self._pairs(looked_at, unique)
+        self._weigh(pairs, unique, joined)
         self._join(pairs, set(free))
         found = self._open(pairs)
         for group in free:
@@ -129,9 +132,10 @@ class Stage:
                 for key in self._words.keys(index):
                     self._placed[key].append(index)
 
-    def _pairs(self, looked_at: Iterable[int]) -> list[_Pair]:
+    def _pairs(self, looked_at: Iterable[int], unique: set[str]) -> list[_Pair]:
         """Every pair that something speaks for, with the strongest rule; also those that cannot be joined any more,
         since a coin with two such partners is not sure of either."""
+        labels = self._words.labels
         best: dict[tuple[int, int], _Pair] = {}
         for other in looked_at:
             right = self._groups.of(other)
@@ -139,7 +143,9 @@ class Stage:
             for one in sorted(near):
                 left = self._groups.of(one)
                 rule = None if left == right else self._rule_of(one, other)
-                if rule is None:
+                if rule in NEEDS_UNIQUE_SYMBOL and labels[other].symbol not in unique:
+                    rule = SYMBOL
+                if rule is None or (rule is SYMBOL and not self._tells(one, other, unique)):
                     continue
                 known = best.get((left, right))
                 if known is None or _RANK[rule.method] < _RANK[known.rule.method]:
@@ -153,49 +159,50 @@ class Stage:
         rule = rule_of(labels[one], labels[other])
         if rule in NEEDS_TELLING_NAME and not self._words.is_telling_name(one, other):
             return NAMESAKE
-        if rule is SYMBOL and labels[one].version == labels[other].version and self._words.share_rare_word(one, other):
+        if rule is SYMBOL and self._words.share_rare_word(one, other):
             return RARE_WORD
         return rule
 
-    def _weigh(self, pairs: list[_Pair], looked_at: list[int]) -> list[_Pair]:
-        """What prices, contracts and the number of namesakes say of each pair; without those nothing speaks for."""
-        coins = self._words.coins
-        unique = self._unique_symbols(looked_at)
-        by_unique_symbol = [pair for pair in pairs if self._symbol(pair) in unique]
-        strong = sum(pair.rule.joins and pair.rule not in NEEDS_TRUST for pair in by_unique_symbol)
-        trusted = strong >= TRUSTED_SYMBOLS * len(by_unique_symbol)
-        kept: list[_Pair] = []
+    def _tells(self, one: int, other: int, unique: set[str]) -> bool:
+        """Whether an equal symbol is worth a look: no other coin has it, or one of the coins has no name."""
+        labels = self._words.labels
+        return labels[other].symbol in unique or not (labels[one].name and labels[other].name)
+
+    def _weigh(self, pairs: list[_Pair], unique: set[str], joined: int) -> None:
+        """What prices, contracts and the times of the lists say of each pair; `joined`: see `_unique_symbols`."""
+        coins, labels = self._words.coins, self._words.labels
+        by_symbol = [
+            p for p in pairs if labels[p.one].symbol == labels[p.other].symbol and labels[p.one].symbol in unique
+        ]
+        strong = joined + sum(pair.rule.joins and pair.rule not in NEEDS_TRUST for pair in by_symbol)
+        trusted = strong >= TRUSTED_SYMBOLS * (joined + len(by_symbol))
         for pair in pairs:
             one, other = coins[pair.one], coins[pair.other]
-            is_unique = self._symbol(pair) in unique
             prices = prices_of(one, other)
             pair.agrees = prices is True
+            is_unique = labels[pair.other].symbol in unique
             if pair.rule in (SYMBOL, *NEEDS_UNIQUE_SYMBOL) and is_unique and pair.agrees and caps_of(one, other):
                 pair.rule = SYMBOL_PRICE
-            elif pair.rule is NUMBERED_NAME and not trusted:
-                pair.rule = NUMBERED
-            elif pair.rule in NEEDS_UNIQUE_SYMBOL and not (is_unique and trusted):
-                pair.rule = SYMBOL
+            elif pair.rule in NEEDS_TRUST and not trusted:
+                pair.rule = NUMBERED if pair.rule is NUMBERED_NAME else SYMBOL
             if pair.rule is not CONTRACT:
                 pair.veto = _veto(one, other, prices)
-            if pair.rule is not SYMBOL or is_unique or not (one.name and other.name):
-                kept.append(pair)
-        return kept
 
-    def _unique_symbols(self, looked_at: list[int]) -> set[str]:
-        """The symbols that one group of before has and one coin of this source."""
+    def _unique_symbols(self, looked_at: list[int]) -> tuple[set[str], int]:
+        """The symbols that one group of before has and one of this source's, and how many of them are one coin
+        already."""
         labels, of = self._words.labels, self._groups.of
-        right = Counter(symbol for symbol, _ in {(labels[index].symbol, of(index)) for index in looked_at})
-        return {
-            symbol
-            for symbol, count in right.items()
-            if count == 1 and len({of(index) for index in self._placed.get(("symbol", symbol), ())}) == 1
-        }
-
-    def _symbol(self, pair: _Pair) -> str:
-        """The symbol that both have; empty where they have not one."""
-        one, other = self._words.labels[pair.one].symbol, self._words.labels[pair.other].symbol
-        return one if one == other else ""
+        right: dict[str, set[int]] = defaultdict(set)
+        for index in looked_at:
+            right[labels[index].symbol].add(of(index))
+        unique: set[str] = set()
+        joined = 0
+        for symbol, groups in right.items():
+            left = {of(index) for index in self._placed.get(("symbol", symbol), ())}
+            if len(left) == len(groups) == 1:
+                unique.add(symbol)
+                joined += left == groups
+        return unique, joined
 
     def _join(self, pairs: list[_Pair], free: set[int]) -> None:
         """Rule after rule: a pair is joined where neither has another partner by the same rule."""

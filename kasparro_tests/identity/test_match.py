@@ -13,6 +13,7 @@ import pytest
 
 from kasparro_pipeline.identity.coins import Identity, Key, Matching, Quote, Ruling, SourceCoin
 from kasparro_pipeline.identity.match import identify
+from kasparro_pipeline.simulator.coins import universe
 
 PRIORITIES = {"coingecko": 10, "coinpaprika": 20, "csv_a": 90, "csv_b": 90}
 DAY = date(2026, 11, 1)
@@ -147,13 +148,25 @@ def test_a_numbered_namesake_counts_only_between_lists_of_the_same_time() -> Non
     assert [pair.reason for pair in matched(one, other).open] == ["numbered"]
 
 
+def test_between_known_lists_a_newcomer_is_judged_as_at_the_first_time() -> None:
+    listed = [coin for pair in LISTED for coin in pair]
+    one, other = gecko("nova-2", "nva", "Nova"), paprika("nva-nova", "NVA", "Nova")
+    found = ids(one, other, *listed, existing=by_key(matched(*listed)))
+    assert found[one.key] == found[other.key]
+
+
 # what joins
 
 
 @pytest.mark.parametrize(
     ("one", "other", "by"),
     [
-        (GECKO_BTC, PAPRIKA_BTC, "symbol+name+slug"),
+        (GECKO_BTC, PAPRIKA_BTC, "symbol+name+id"),
+        (
+            gecko("bitcoincash", "bch", "Bitcoin Cash"),
+            paprika("bch-bitcoin-cash", "BCH", "Bitcoin Cash"),
+            "symbol+name+slug",
+        ),
         (gecko("ripple", "xrp", "XRP"), paprika("xrp-xrp", "XRP", "xrp"), "symbol+name"),
         (gecko("0chain", "zcn", "Zus"), paprika("zcn-0chain", "ZCN", "0Chain"), "symbol+slug"),
         (gecko("hathor", "htr", "Hathor"), paprika("htr-hathor-network", "HTR", "Hathor Network"), "symbol+core"),
@@ -217,7 +230,7 @@ def test_prices_of_one_day_that_are_apart_keep_namesakes_apart() -> None:
     one, other = quoted(GECKO_BTC, "100"), quoted(PAPRIKA_BTC, "0.01")
     assert method(one, other) is None
     assert why_open(one, other) == "price"
-    assert method(one, quoted(PAPRIKA_BTC, "0.01", day=DAY - timedelta(days=1))) == "symbol+name+slug"
+    assert method(one, quoted(PAPRIKA_BTC, "0.01", day=DAY - timedelta(days=1))) == "symbol+name+id"
 
 
 def test_prices_that_agree_add_to_confidence() -> None:
@@ -326,6 +339,20 @@ def test_a_symbol_that_another_coin_took_is_not_silently_the_same() -> None:
     assert [(pair.reason, pair.other_source_coin_id) for pair in found.open][:1] == [("reused", "LUNA")]
 
 
+def test_an_id_whose_symbol_and_name_changed_stays_and_is_asked_about() -> None:
+    before = by_key(matched(GECKO_BTC, PAPRIKA_BTC))
+    renamed = paprika("btc-bitcoin", "GLD", "Gold of the Net", was=("BTC", "Bitcoin"))
+    found = matched(GECKO_BTC, renamed, existing=before)
+    assert {identity.coin_id for identity in found.identities} == {"bitcoin"}
+    assert [(pair.reason, pair.other_source_coin_id) for pair in found.open] == [("changed", "btc-bitcoin")]
+    followed = replace(GECKO_BTC, symbol="gld", name="Gold of the Net", was=("btc", "Bitcoin"))
+    assert matched(followed, renamed, existing=before).open == []
+    said = [ruling("same", GECKO_BTC.key, renamed.key)]
+    assert matched(GECKO_BTC, renamed, rulings=said, existing=before).open == []
+    said = [ruling("different", GECKO_BTC.key, renamed.key)]
+    assert len(set(ids(GECKO_BTC, renamed, rulings=said, existing=before).values())) == 2
+
+
 def test_what_comes_later_does_not_take_an_id_that_is_in_use() -> None:
     old = SourceCoin("csv_a", "bitcoin", "XXX", None)
     found = ids(old, GECKO_BTC, existing=by_key(matched(old)))
@@ -377,3 +404,25 @@ def test_ids_are_unique_to_a_group() -> None:
     assert len(found) == len(coins)
     assert Counter(found.values()).most_common(1)[0][1] == 1
     assert all(coin_id and coin_id.strip("-") == coin_id for coin_id in found.values())
+
+
+def test_the_simulators_coins_are_recognised() -> None:
+    """The vendors of the simulator call some coins by other names, symbols and ids."""
+    coins: list[SourceCoin] = []
+    truth: dict[Key, str] = {}
+    for coin in universe():
+        for vendor, listing in coin.listings.items():
+            source = "csv_a" if vendor == "exchange" else vendor
+            coins.append(SourceCoin(source, listing.id, listing.symbol, listing.name))
+            truth[coins[-1].key] = coin.key
+    groups: dict[str, set[str]] = {}
+    for key, coin_id in ids(*coins).items():
+        groups.setdefault(coin_id, set()).add(truth[key])
+    assert [group for group in groups.values() if len(group) > 1] == []
+    assert len(groups) <= 1.02 * len(set(truth.values()))
+
+
+def test_like_staked_and_wrapped_coins_wait() -> None:
+    one, other = gecko("wrapped-steth", "wsteth", "Wrapped stETH"), paprika("w-x", "WSTETH", "Wrapped staked Ether")
+    assert method(one, other) is None
+    assert why_open(one, other) == "symbol"

@@ -161,7 +161,6 @@ def test_a_rejected_pair_does_not_wait_again_and_files_carry_decisions(
     run("import", str(file))
     assert "1 decisions taken" in capsys.readouterr().out
     assert waiting(loaded) == []
-    run("undo", *decision_numbers(loaded))
 
 
 @pytest.mark.parametrize(

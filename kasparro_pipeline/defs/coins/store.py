@@ -8,7 +8,7 @@ from datetime import UTC
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 
 from kasparro_pipeline.identity.coins import Identity, Key, OpenPair, Quote, Ruling, SourceCoin
 from kasparro_pipeline.warehouse.decisions import decisions, touch_coin
@@ -30,11 +30,11 @@ _PAIR = ("source", "source_coin_id", "other_source", "other_source_coin_id")
 
 def read_coins(connection: sa.Connection) -> list[SourceCoin]:
     """What the sources call their coins, each with its last quote."""
-    was, last = coin_identity_history, observation
+    last, was = observation, _when_joined().subquery()
     query = (
         sa.select(source_coin, was.c.valid_from, was.c.symbol.label("was_symbol"), was.c.name.label("was_name"))
         .add_columns(last.c.price_usd, last.c.market_cap_usd)
-        .outerjoin_from(source_coin, was, _of_coin(was) & was.c.valid_to.is_(None))
+        .outerjoin_from(source_coin, was, _of_coin(was))
         .outerjoin(last, _of_coin(last) & (last.c.observed_at == source_coin.c.last_seen))
     )
     return [
@@ -52,11 +52,27 @@ def read_coins(connection: sa.Connection) -> list[SourceCoin]:
     ]
 
 
+def _when_joined() -> sa.Select[Any]:
+    """The first row of history in which each source's coin is the coin that it is now."""
+    first = coin_identity_history
+    return (
+        sa.select(first)
+        .join(
+            coin_identity,
+            (coin_identity.c.source == first.c.source)
+            & (coin_identity.c.source_coin_id == first.c.source_coin_id)
+            & (coin_identity.c.coin_id == first.c.coin_id),
+        )
+        .ext(distinct_on(first.c.source, first.c.source_coin_id))
+        .order_by(first.c.source, first.c.source_coin_id, first.c.valid_from)
+    )
+
+
 def _quote(row: sa.Row[Any]) -> Quote:
     return Quote(row.last_seen.astimezone(UTC).date(), row.price_usd, row.market_cap_usd)
 
 
-def _of_coin(table: sa.Table) -> sa.ColumnElement[bool]:
+def _of_coin(table: sa.FromClause) -> sa.ColumnElement[bool]:
     return (source_coin.c.source == table.c.source) & (source_coin.c.source_coin_id == table.c.source_coin_id)
 
 
