@@ -253,9 +253,9 @@ def _ask(waiting: Sequence[sa.Row[Any]], who: str, why: str) -> list[Decision]:
 
 
 def _show_waiting(rows: Iterable[sa.Row[Any]]) -> None:
-    table = Table("number", "coin", "and", "likely", "reason", "evidence")
+    table = Table("number", "likely", "reason", "evidence")
     for row in rows:
-        table.add_row(str(row.id), *map(escape, (*_two(row), f"{row.confidence:.0%}", row.reason, row.evidence)))
+        table.add_row(str(row.id), *map(escape, (f"{row.confidence:.0%}", row.reason, row.evidence)))
     console.print(table if table.row_count else "nothing waits for a decision")
 
 

@@ -35,7 +35,7 @@ CORE = Rule("symbol+core", Decimal("0.96"), "symbol and name are equal but for g
 RENAMED = Rule("name+slug", Decimal("0.94"), "name and id are equal, the symbol is another")
 SLUG_ALIKE = Rule("slug", Decimal("0.92"), "the id is equal, symbol and name are others")
 NAME_ALIKE = Rule("name", Decimal("0.9"), "the name is equal, the symbol alike")
-SYMBOL_PRICE = Rule("symbol+price", Decimal("0.97"), "symbol, price and market cap of the day are equal")
+PRICE = Rule("price", Decimal("0.97"), "symbol or name are equal, and price and market cap of the day agree")
 CORE_SYMBOL = Rule("symbol+kind", Decimal("0.88"), "the symbol is equal, and name or id is no more than it")
 RARE_WORD = Rule("symbol+word", Decimal("0.86"), "the symbol is equal, and the names share a rare word")
 NUMBERED_NAME = Rule(
@@ -46,7 +46,7 @@ NUMBERED = Rule("numbered", Decimal("0.5"), "the id of one ends in a number, as 
 SYMBOL = Rule("symbol", Decimal("0.2"), "the symbol is equal", joins=False)
 
 RULES = (
-    *(CONTRACT, NAME_ID, NAME_SLUG, NAME, SLUG, CORE, RENAMED, SLUG_ALIKE, NAME_ALIKE, SYMBOL_PRICE),
+    *(CONTRACT, NAME_ID, NAME_SLUG, NAME, SLUG, CORE, RENAMED, SLUG_ALIKE, NAME_ALIKE, PRICE),
     *(NUMBERED_NAME, CORE_SYMBOL, RARE_WORD),
     *(NAMESAKE, NUMBERED, SYMBOL),
 )
@@ -54,6 +54,8 @@ NEEDS_UNIQUE_SYMBOL = frozenset((CORE_SYMBOL, RARE_WORD))
 """Rules that stand on a symbol that neither source has twice."""
 NEEDS_TRUST = NEEDS_UNIQUE_SYMBOL | {NUMBERED_NAME}
 """Rules that count between lists of the same time only: over the years symbols and names are given again."""
+PROVEN_BY_PRICE = NEEDS_TRUST | {NAMESAKE, NUMBERED, SYMBOL}
+"""Rules that are weak by themselves, and that price and market cap of one day make certain."""
 NEEDS_TELLING_NAME = frozenset((RENAMED, NAME_ALIKE))
 """Rules that stand on a name that is not given twice by chance."""
 

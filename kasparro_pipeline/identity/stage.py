@@ -18,10 +18,11 @@ from kasparro_pipeline.identity.rules import (
     NEEDS_UNIQUE_SYMBOL,
     NUMBERED,
     NUMBERED_NAME,
+    PRICE,
+    PROVEN_BY_PRICE,
     RARE_WORD,
     RULES,
     SYMBOL,
-    SYMBOL_PRICE,
     Rule,
     address,
     caps_of,
@@ -180,9 +181,9 @@ class Stage:
             one, other = coins[pair.one], coins[pair.other]
             prices = prices_of(one, other)
             pair.agrees = prices is True
-            is_unique = labels[pair.other].symbol in unique
-            if pair.rule in (SYMBOL, *NEEDS_UNIQUE_SYMBOL) and is_unique and pair.agrees and caps_of(one, other):
-                pair.rule = SYMBOL_PRICE
+            is_one_namesake = pair.rule is not SYMBOL or labels[pair.other].symbol in unique
+            if pair.rule in PROVEN_BY_PRICE and is_one_namesake and pair.agrees and caps_of(one, other):
+                pair.rule = PRICE
             elif pair.rule in NEEDS_TRUST and not trusted:
                 pair.rule = NUMBERED if pair.rule is NUMBERED_NAME else SYMBOL
             if pair.rule is not CONTRACT:

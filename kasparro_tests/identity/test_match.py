@@ -241,9 +241,16 @@ def test_prices_that_agree_add_to_confidence() -> None:
 
 def test_symbol_price_and_market_cap_together_join_a_renamed_coin() -> None:
     one, other = gecko("stella", "alpha", "Stella"), paprika("alpha-old-name", "ALPHA", "Old Name")
-    assert method(quoted(one, "1.5", "1000"), quoted(other, "1.5", "1010")) == "symbol+price"
+    assert method(quoted(one, "1.5", "1000"), quoted(other, "1.5", "1010")) == "price"
     assert method(quoted(one, "1.5", "1000"), quoted(other, "1.5")) is None
     assert method(quoted(one, "1.5", "1000"), quoted(other, "1.5", "9000")) is None
+
+
+def test_price_and_market_cap_prove_a_common_name() -> None:
+    namesakes = [gecko(f"honey-{word}", f"h{word}", f"Honey {word}") for word in ("pot", "bee", "jar")]
+    one, other = gecko("honey", "hny", "Honey"), paprika("hon-honey", "HON", "Honey")
+    assert method(quoted(one, "1.5", "1000"), quoted(other, "1.5", "1010"), *namesakes) == "price"
+    assert method(quoted(one, "1.5", "1000"), quoted(other, "1.7", "1010"), *namesakes) is None
 
 
 # rulings

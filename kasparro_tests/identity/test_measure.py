@@ -86,7 +86,7 @@ def test_contracts_and_prices_are_told_apart(tmp_path: Path, capsys: pytest.Capt
     told = json.loads(capsys.readouterr().out)
     assert told["words"]["right"] == 1
     assert told["words and evidence"]["right"] == told["words and evidence"]["known"] == 4
-    assert told["words and evidence"]["by_method"] == {"contract": 2, "symbol+name+id": 1, "symbol+price": 1}
+    assert told["words and evidence"]["by_method"] == {"contract": 2, "symbol+name+id": 1, "price": 1}
 
 
 def test_what_is_no_list_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -78,6 +79,13 @@ def decision_numbers(env: Environment) -> list[str]:
     return [str(row.id) for row in env.rows(sa.select(identity_decision.c.id).where(held))]
 
 
+class Terminal(io.StringIO):
+    """Somebody who types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 APART = {
     ("ALPHA", "01"): ["one", "two"],
     ("ALPHA", "02"): ["one", "two"],
@@ -149,7 +157,12 @@ def test_a_rejected_pair_does_not_wait_again_and_files_carry_decisions(
     loaded: Environment, tmp_path: Path, capsys
 ) -> None:
     (pair,) = waiting(loaded)
-    run("review", "--reject", str(pair.id), "--who", "ann")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdin", Terminal("d\nanother issuer\n"))
+        run("review", "--who", "ann")
+    assert f"│ {pair.id} " in capsys.readouterr().out
+    (decision,) = loaded.rows(sa.select(identity_decision).where(identity_decision.c.undone_at.is_(None)))
+    assert (decision.ruling, decision.who, decision.why) == ("different", "ann", "another issuer")
     assert waiting(loaded) == []
     assert unified(loaded) == APART
     file = tmp_path / "identity_overrides.csv"
