@@ -29,7 +29,7 @@ lint: $(INSTALLED) ## Check style, format and types
 	@$(BIN)/hadolint Dockerfile && $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 
-bench: $(INSTALLED) ## Measure loading and serving
+bench: $(INSTALLED) ## Measure loading, serving and identity
 	@$(BIN)/python -m kasparro_tests.bench
 
 lock: ## Pin the newest versions that fit, in constraints.txt

@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from kasparro_pipeline import cli_identity
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.services import local_url
 from kasparro_pipeline.settings import Settings, settings
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 quarantine = typer.Typer(help="Records that could not become observations.", no_args_is_help=True)
 app.add_typer(quarantine, name="quarantine")
+app.add_typer(cli_identity.app, name="identity")
 console = Console(highlight=False)
 MAX_SHOWN = 200
 _COUNTS = ("payloads_new", "payloads_known", "records", "inserted", "updated", "unchanged", "quarantined")

@@ -114,7 +114,7 @@ class Loader:
             folders = None if name in chosen else chosen - set(self._api)
             if folders is None or folders:
                 self._load_files(name, folders)
-        return self._unify()
+        return self.unify()
 
     def reprocess(self) -> LoadReport:
         """Parse from kept payloads what another version of its parser has parsed, and unify; no vendor is asked."""
@@ -122,7 +122,7 @@ class Loader:
             self._parse_waiting(name, [name], _stale(source.parser_version))
         for name, files in self._files.items():
             self._parse_waiting(name, None, _stale(files.parser_version))
-        return self._unify()
+        return self.unify()
 
     def retry(self, source: str | None = None, reason_code: str | None = None) -> LoadReport:
         """Parse again, from kept payloads, those with records in quarantine, and unify; no vendor is asked.
@@ -140,7 +140,7 @@ class Loader:
         for name in self._files:
             if source is None or source not in self._api:
                 self._parse_waiting(name, None, waits, {ONLY_WAITING: "true"})
-        report = self._unify()
+        report = self.unify()
         with current_engine().connect() as connection:
             report.resolved = len(before) - quarantine.still_held(connection, before)
         return report
@@ -186,7 +186,8 @@ class Loader:
         for start, end in ranges:
             self._run(name, start, end, [dg.AssetKey([name, "observations"])], tags)
 
-    def _unify(self) -> LoadReport:
+    def unify(self) -> LoadReport:
+        """Unify the days touched; nothing is fetched or parsed."""
         report = LoadReport()
         days: set[date] = set()
         for _ in range(UNIFY_ROUNDS):

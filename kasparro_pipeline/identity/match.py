@@ -1,198 +1,219 @@
 """Which sources' coins are the same coin.
 
-A symbol is not an identity: thousands of coins share theirs. So two coins are one only
+A symbol is not an identity: thousands of coins share theirs. Evidence counts in this order:
 
-1. by the curated overrides file (``overrides.csv``), or
-2. by symbol *and* name together, where no other coin of either source has both of them.
+1. rulings: what a person has said of two coins;
+2. what was joined before: a coin stays what it is when a vendor gives it another symbol or name, or lists a namesake;
+3. a source's id that ended where another id with the same symbol and name began;
+4. the rules of `rules`, strongest first.
 
-What has neither stays a coin of its own: a wrong merge is worse than a missed one.
+Sources come in the order of their priority, each matched with the coins of all before it. A rule joins a pair only
+where neither has another partner by the same rule; where it has, both wait for a person. What has no evidence stays a
+coin of its own: a wrong merge is worse than a missed one.
 """
 
 from __future__ import annotations
 
-import csv
-import re
-import unicodedata
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
-from fnmatch import fnmatchcase
-from importlib import resources
+from itertools import groupby
 
-CERTAIN = Decimal(1)
-SYMBOL_AND_NAME = Decimal("0.99")
-"""Expected precision; the few wrong ones are different coins of equal symbol and name, each listed by one source."""
+from kasparro_pipeline.identity.coins import DIFFERENT, Identity, Key, Matching, OpenPair, Ruling, SourceCoin
+from kasparro_pipeline.identity.groups import Groups, Link
+from kasparro_pipeline.identity.names import Label, is_symbol_first, label, slug
+from kasparro_pipeline.identity.rules import rule_of
+from kasparro_pipeline.identity.stage import Stage, Words
 
-Key = tuple[str, str]
-"""Source and source_coin_id."""
+RULED, RENAMED_ID, OWN = "ruling", "renamed", "own"
+CERTAIN, RENAMED_ID_CONFIDENCE = Decimal(1), Decimal("0.97")
 
-_NOT_WORD = re.compile(r"[\W_]+")
-
-
-@dataclass(frozen=True, slots=True)
-class SourceCoin:
-    """A coin as one source calls it."""
-
-    source: str
-    source_coin_id: str
-    symbol: str | None
-    name: str | None
-
-    @property
-    def key(self) -> Key:
-        """What identifies it."""
-        return self.source, self.source_coin_id
-
-
-@dataclass(frozen=True, slots=True)
-class Override:
-    """A curated word: the source's coin is this coin. `source` may hold ``*``."""
-
-    source: str
-    source_coin_id: str
-    coin_id: str
-    note: str
-
-    def applies_to(self, coin: SourceCoin) -> bool:
-        """Whether it speaks of `coin`."""
-        return self.source_coin_id == coin.source_coin_id and fnmatchcase(coin.source, self.source)
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Which coin a source's coin is, and why."""
-
-    source: str
-    source_coin_id: str
-    coin_id: str
-    method: str
-    """``override``, ``symbol+name``, or ``own``: nothing links it to another."""
-    confidence: Decimal
-    """Expected precision, 0 to 1."""
-    evidence: str
-
-
-def curated_overrides() -> list[Override]:
-    """The overrides that come with Kasparro."""
-    with resources.files(__package__).joinpath("overrides.csv").open(encoding="utf-8") as file:
-        return [Override(**row) for row in csv.DictReader(file)]
+RENAMED_WITHIN = timedelta(days=3)
+"""An id that is gone and a new one with the same symbol and name are one coin when no more time is between them."""
+DOUBTED = {"reused": Decimal("0.3"), "changed": Decimal("0.9")}
+"""Expected share of doubted coins that are still the same. The first leave their group, the others stay until a person
+says otherwise."""
 
 
 def identify(
     coins: Iterable[SourceCoin],
-    overrides: Iterable[Override],
+    rulings: Iterable[Ruling],
     priorities: Mapping[str, int],
-    existing: Mapping[Key, str],
-) -> list[Identity]:
-    """An identity for each of `coins`, in the order of their keys; the order they come in does not matter.
+    existing: Mapping[Key, Identity],
+) -> Matching:
+    """An identity for each of `coins`, and the pairs that are open; the order the coins come in does not matter.
 
-    A coin keeps the ``coin_id`` that one of its members has in `existing`. A new one is called by the id of its member
-    from the source that is first by `priorities` (lower first; then by name), such as CoinGecko's ``bitcoin``.
+    Of two rulings on one pair the first counts. A coin keeps the ``coin_id`` that one of its members has in
+    `existing`; a new one is called by the id of its member from the source that is first by `priorities` (lower
+    first; then by name), such as CoinGecko's ``bitcoin``.
     """
     ordered = sorted(coins, key=lambda coin: (priorities.get(coin.source, 1000), coin.key))
-    curated = {coin.key: override for override in overrides for coin in ordered if override.applies_to(coin)}
-    groups = _groups(ordered, curated, existing)
+    words = Words(ordered, _labels(ordered))
+    groups = Groups(ordered)
+    doubts = _doubts(words, existing)
+    _rule(groups, rulings)
+    _keep(groups, existing, {doubt.coin for doubt in doubts if doubt.reason == "reused"})
+    _follow_renamed_ids(groups, words)
+    stage = Stage(groups, words)
+    open_pairs = [doubt.pair(ordered) for doubt in doubts if not groups.are_decided(doubt.coin, doubt.anchor)]
+    for _, members in groupby(range(len(ordered)), key=lambda index: ordered[index].source):
+        open_pairs += stage.match(list(members))
+    open_pairs.sort(key=lambda pair: (-pair.confidence, pair.source, pair.source_coin_id, pair.other_source_coin_id))
+    return Matching(_identities(groups, existing), open_pairs)
+
+
+def _labels(ordered: Sequence[SourceCoin]) -> list[Label]:
+    labels: list[Label] = []
+    for _, members in groupby(ordered, key=lambda coin: coin.source):
+        listed = list(members)
+        symbol_first = is_symbol_first([(coin.source_coin_id, coin.symbol) for coin in listed])
+        labels += [label(coin.source_coin_id, coin.symbol, coin.name, symbol_first) for coin in listed]
+    return labels
+
+
+def _rule(groups: Groups, rulings: Iterable[Ruling]) -> None:
+    """Join and part what persons have said to be one or not."""
+    by_id: dict[str, list[SourceCoin]] = {}
+    for coin in groups.coins:
+        by_id.setdefault(coin.source_coin_id, []).append(coin)
+    said: dict[frozenset[int], Ruling] = {}
+    for ruling in rulings:
+        for one, other in ruling.pairs(by_id):
+            said.setdefault(frozenset((groups.index[one.key], groups.index[other.key])), ruling)
+    groups.decided = set(said)
+    groups.different = {pair for pair, ruling in said.items() if ruling.ruling == DIFFERENT}
+    for spoken_of, ruling in said.items():
+        if ruling.ruling != DIFFERENT:
+            first, second = sorted(spoken_of)
+            told = f"{groups.coins[first]} and {groups.coins[second]}: {ruling.who}: {ruling.why}"
+            groups.join(first, second, Link(RULED, CERTAIN, told, same_source=True))
+
+
+def _keep(groups: Groups, existing: Mapping[Key, Identity], reused: set[int]) -> None:
+    """Join again what was joined before by a rule; what a ruling joined stands and falls with the ruling."""
+    before: dict[str, list[int]] = {}
+    for index, coin in enumerate(groups.coins):
+        identity = existing.get(coin.key)
+        if identity is not None and index not in reused:
+            before.setdefault(identity.coin_id, []).append(index)
+    for members in before.values():
+        rows = {index: existing[groups.coins[index].key] for index in members}
+        kept = [index for index in members if rows[index].method not in (RULED, OWN)]
+        for index in kept[1:]:
+            link = _link(rows[index])
+            anchor = next((other for other in kept if groups.may_join(other, index, link)), index)
+            groups.join(anchor, index, link, _link(rows[anchor]))
+
+
+def _link(identity: Identity) -> Link:
+    same_source = identity.method == RENAMED_ID
+    return Link(identity.method, identity.confidence, identity.evidence, same_source=same_source)
+
+
+def _follow_renamed_ids(groups: Groups, words: Words) -> None:
+    """A vendor that renames an id ends one and begins another with the same symbol and name."""
+    namesakes: dict[tuple[str, str, str], list[int]] = {}
+    for index, coin in enumerate(groups.coins):
+        said = words.labels[index]
+        if said.symbol and said.name and coin.first_seen and coin.last_seen:
+            namesakes.setdefault((coin.source, said.symbol, said.name), []).append(index)
+    for members in namesakes.values():
+        for old in members:
+            for new in members:
+                gap = _gap(groups.coins[old], groups.coins[new])
+                if len(members) == 2 and gap is not None and gap <= RENAMED_WITHIN:
+                    told = f"{groups.coins[old]} ended where {groups.coins[new]} of equal symbol and name began"
+                    link = Link(RENAMED_ID, RENAMED_ID_CONFIDENCE, told, same_source=True)
+                    groups.join(min(old, new), max(old, new), link)
+
+
+def _gap(old: SourceCoin, new: SourceCoin) -> timedelta | None:
+    """The time between the end of `old` and the beginning of `new`; None where they overlap."""
+    if old.last_seen is None or new.first_seen is None or old.last_seen >= new.first_seen:
+        return None
+    return new.first_seen - old.last_seen
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """A coin whose source calls it something else than when it was joined with `anchor`."""
+
+    coin: int
+    anchor: int
+    reason: str
+    told: str
+
+    def pair(self, coins: Sequence[SourceCoin]) -> OpenPair:
+        return OpenPair(*coins[self.anchor].key, *coins[self.coin].key, self.reason, DOUBTED[self.reason], self.told)
+
+
+def _doubts(words: Words, existing: Mapping[Key, Identity]) -> list[_Doubt]:
+    """Coins that are not silently the same: another name on an id that is a bare symbol is another coin's, perhaps;
+    on other ids both symbol and name have changed, and nothing joins them to the rest of their group any more."""
+    together: dict[str, list[int]] = {}
+    for index, coin in enumerate(words.coins):
+        if coin.key in existing:
+            together.setdefault(existing[coin.key].coin_id, []).append(index)
+    found: list[_Doubt] = []
+    for members in together.values():
+        for index in members if len(members) > 1 else ():
+            others = [other for other in members if other != index]
+            reason = _doubt(words.coins[index], words.labels[index], [words.labels[other] for other in others])
+            if reason:
+                coin = words.coins[index]
+                was = " ".join(word for word in coin.was or () if word)
+                told = f"{coin} was {was} when it was joined and is {coin.symbol} {coin.name}"
+                found.append(_Doubt(index, others[0], reason, f"{told}; is it still what {words.coins[others[0]]} is?"))
+    return found
+
+
+def _doubt(coin: SourceCoin, now: Label, others: Iterable[Label]) -> str | None:
+    """``reused``, ``changed``, or nothing to doubt."""
+    if coin.was is None:
+        return None
+    was = label(coin.source_coin_id, *coin.was)
+    if not was.name or not now.name or was.core == now.core:
+        return None
+    if now.slug == now.symbol == was.symbol:
+        return "reused"
+    rules = [rule_of(now, other) for other in others]
+    is_joined = any(rule is not None and rule.joins for rule in rules)
+    return None if is_joined or was.symbol == now.symbol else "changed"
+
+
+def _identities(groups: Groups, existing: Mapping[Key, Identity]) -> list[Identity]:
     taken: set[str] = set()
     found: list[Identity] = []
-    named = [(_established(group, curated, existing), group) for group in groups]
-    for coin_id, group in sorted(named, key=lambda pair: pair[0] is None):
-        chosen = coin_id if coin_id is not None and coin_id not in taken else _new_id(group[0], taken)
+    named = [(_established([groups.coins[i] for i in members], existing), members) for members in groups.all()]
+    for coin_id, members in sorted(named, key=lambda pair: pair[0] is None):
+        chosen = coin_id if coin_id is not None and coin_id not in taken else _new_id(groups.coins[members[0]], taken)
         taken.add(chosen)
-        found += [_identity(coin, chosen, group, curated) for coin in group]
+        found += [_identity(groups, index, chosen, alone=len(members) == 1) for index in members]
     return sorted(found, key=lambda identity: (identity.source, identity.source_coin_id))
 
 
-def _groups(
-    ordered: list[SourceCoin], curated: Mapping[Key, Override], existing: Mapping[Key, str]
-) -> list[list[SourceCoin]]:
-    """Coins that are one, each group in the order given."""
-    label_count: dict[tuple[str, str, str], int] = defaultdict(int)
-    for coin in ordered:
-        if (label := _label(coin)) is not None:
-            label_count[coin.source, *label] += 1
-    by_label: dict[tuple[str, str], str] = {}
-    groups: dict[object, list[SourceCoin]] = defaultdict(list)
-    for coin in ordered:
-        label = _label(coin)
-        unique = label is not None and label_count[coin.source, *label] == 1
-        group: object
-        if coin.key in curated:
-            group = curated[coin.key].coin_id
-            if unique and label is not None:
-                by_label.setdefault(label, curated[coin.key].coin_id)
-        else:
-            group = _group_of(coin, label_count)
-        groups[group].append(coin)
-    for coin_id in {override.coin_id for override in curated.values()}:
-        bearer = _bearer(coin_id, ordered, curated, existing)
-        if bearer is not None:
-            groups[coin_id] += groups.pop(_group_of(bearer, label_count), [])
-    for label, coin_id in by_label.items():
-        groups[coin_id] += groups.pop(("label", label), [])
-    order = {coin.key: index for index, coin in enumerate(ordered)}
-    return [sorted(group, key=lambda coin: order[coin.key]) for group in groups.values()]
+def _identity(groups: Groups, index: int, coin_id: str, *, alone: bool) -> Identity:
+    coin = groups.coins[index]
+    if alone:
+        return Identity(*coin.key, coin_id, OWN, CERTAIN, "nothing joins it to another coin")
+    link = groups.links[index]
+    return Identity(*coin.key, coin_id, link.method, link.confidence, link.evidence)
 
 
-def _group_of(coin: SourceCoin, label_count: Mapping[tuple[str, str, str], int]) -> object:
-    """What a coin without an override is grouped by."""
-    label = _label(coin)
-    unique = label is not None and label_count[coin.source, *label] == 1
-    return ("label", label) if unique else ("own", coin.key)
-
-
-def _bearer(
-    coin_id: str, ordered: list[SourceCoin], curated: Mapping[Key, Override], existing: Mapping[Key, str]
-) -> SourceCoin | None:
-    """The coin that has a curated `coin_id` without an override: it had it before, or its source's id gives it."""
-    free = [coin for coin in ordered if coin.key not in curated]
-    held = next((coin for coin in free if existing.get(coin.key) == coin_id), None)
-    return held or next((c for c in free if c.key not in existing and _slug(c.source_coin_id) == coin_id), None)
-
-
-def _slug(text: str) -> str:
-    return _NOT_WORD.sub("-", text.casefold()).strip("-")
-
-
-def _label(coin: SourceCoin) -> tuple[str, str] | None:
-    """Symbol and name in the form in which equal ones are equal; None where one of them is missing."""
-    if coin.symbol is None or coin.name is None:
-        return None
-    symbol, name = _plain(coin.symbol), _plain(coin.name)
-    return (symbol, name) if symbol and name else None
-
-
-def _plain(text: str) -> str:
-    return _NOT_WORD.sub("", unicodedata.normalize("NFKC", text).casefold())
-
-
-def _established(group: list[SourceCoin], curated: Mapping[Key, Override], existing: Mapping[Key, str]) -> str | None:
-    """The coin_id the group has already: a curated one, else the one its first member had."""
-    for coin in group:
-        if coin.key in curated:
-            return curated[coin.key].coin_id
-    return next((existing[coin.key] for coin in group if coin.key in existing), None)
+def _established(members: Iterable[SourceCoin], existing: Mapping[Key, Identity]) -> str | None:
+    """The coin_id that the first member that had one had."""
+    return next((existing[coin.key].coin_id for coin in members if coin.key in existing), None)
 
 
 def _new_id(coin: SourceCoin, taken: set[str]) -> str:
     """A readable slug that no other coin has."""
-    slug = _slug(coin.source_coin_id) or "coin"
-    candidates = [slug, f"{slug}-{_NOT_WORD.sub('-', coin.source)}"]
+    plain = slug(coin.source_coin_id) or "coin"
+    candidates = [plain, f"{plain}-{slug(coin.source)}"]
     number = 2
     while candidates[0] in taken:
         candidates.pop(0)
         if not candidates:
-            candidates.append(f"{slug}-{number}")
+            candidates.append(f"{plain}-{number}")
             number += 1
     return candidates[0]
-
-
-def _identity(coin: SourceCoin, coin_id: str, group: list[SourceCoin], curated: Mapping[Key, Override]) -> Identity:
-    override = curated.get(coin.key)
-    if override is not None:
-        return Identity(*coin.key, coin_id, "override", CERTAIN, override.note)
-    if len(group) == 1:
-        return Identity(*coin.key, coin_id, "own", CERTAIN, "nothing links it to a coin of another source")
-    others = ", ".join(f"{other.source} {other.source_coin_id}" for other in group if other is not coin)
-    evidence = f"{coin.symbol} {coin.name} is unique in each source: {others}"
-    return Identity(*coin.key, coin_id, "symbol+name", SYMBOL_AND_NAME, evidence)

@@ -226,6 +226,64 @@ coin_identity = Table(
     Index("coin_identity_coin", "coin_id"),
 )
 
+coin_identity_history = Table(
+    "coin_identity_history",
+    metadata,
+    Column("source", KEY, primary_key=True),
+    Column("source_coin_id", KEY, primary_key=True),
+    Column("valid_from", TIME, primary_key=True, comment="when this was first decided"),
+    Column("valid_to", TIME, comment="when something else was decided; null: holds"),
+    Column("coin_id", KEY, nullable=False),
+    Column("symbol", Text, comment="what the source called it then"),
+    Column("name", Text),
+    Column("listed", Boolean, nullable=False, comment="false: a vendor has not spoken of it for a week"),
+    Column("method", KEY, nullable=False),
+    Column("confidence", Numeric, nullable=False),
+    Column("evidence", Text, nullable=False),
+    Index("coin_identity_history_coin", "coin_id"),
+    Index(
+        "coin_identity_history_now", "source", "source_coin_id", unique=True, postgresql_where=text("valid_to IS NULL")
+    ),
+    comment="what each source's coin was taken for, and from when to when",
+)
+
+
+def _two_coins() -> list[Column[str]]:
+    return [
+        Column(name, KEY, nullable=False)
+        for name in ("source", "source_coin_id", "other_source", "other_source_coin_id")
+    ]
+
+
+identity_review = Table(
+    "identity_review",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    *_two_coins(),
+    Column("reason", KEY, nullable=False, comment="why they were not joined"),
+    Column("confidence", Numeric, nullable=False, comment="expected share of such pairs that are one coin"),
+    Column("evidence", Text, nullable=False),
+    Column("created_at", TIME, nullable=False, server_default=func.now()),
+    UniqueConstraint("source", "source_coin_id", "other_source", "other_source_coin_id"),
+    Index("identity_review_order", text("confidence DESC"), "id"),
+    comment="pairs of coins that may be one and wait for a person",
+)
+
+identity_decision = Table(
+    "identity_decision",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("ruling", KEY, nullable=False, comment="same, different or renamed"),
+    *_two_coins(),
+    Column("who", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("decided_at", TIME, nullable=False, server_default=func.now()),
+    Column("undone_at", TIME, comment="null: it holds"),
+    Column("undone_by", Text),
+    Column("undone_why", Text),
+    comment="what persons have said of two coins; of two that hold on one pair the later counts",
+)
+
 unified_assets = Table(
     "unified_assets",
     metadata,

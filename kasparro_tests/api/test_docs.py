@@ -41,7 +41,12 @@ def test_every_parameter_of_data_is_documented_as_it_is(document: dict[str, Any]
 
 @pytest.mark.parametrize(
     ("path", "statuses"),
-    [("/data", {"200", "422", "503"}), ("/health", {"200", "503"}), ("/stats", {"200", "503"})],
+    [
+        ("/data", {"200", "422", "503"}),
+        ("/health", {"200", "503"}),
+        ("/stats", {"200", "503"}),
+        ("/identity/review", {"200", "422", "503"}),
+    ],
 )
 def test_every_status_is_documented(document: dict[str, Any], path: str, statuses: set[str]) -> None:
     responses = document["paths"][path]["get"]["responses"]

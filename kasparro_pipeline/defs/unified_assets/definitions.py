@@ -4,28 +4,17 @@ import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
-import pandas as pd
 import sqlalchemy as sa
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from kasparro_pipeline.components import ApiSource, CsvSource
-from kasparro_pipeline.components.observations import touch_days
+from kasparro_pipeline.components.all_sources import declared_priorities, observations_of_all, source_priorities
 from kasparro_pipeline.components.partitions import daily, day_ranges, range_tags
-from kasparro_pipeline.identity.match import Identity, SourceCoin, curated_overrides, identify
 from kasparro_pipeline.io_managers.postgres import PARTITION_COLUMN, REPLACE, TABLE, Load, column_schema
 from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.merge import Merged
-from kasparro_pipeline.warehouse.tables import (
-    coin,
-    coin_identity,
-    observation,
-    source_coin,
-    touched_day,
-    unified_assets,
-)
+from kasparro_pipeline.warehouse.tables import touched_day, unified_assets
 
 JOB = "unify"
 RETRY_AFTER = timedelta(minutes=5)
@@ -49,49 +38,9 @@ _GOING = [
 @dg.definitions
 def defs(context: dg.ComponentLoadContext) -> dg.Definitions:
     """The assets stand on the observations of every source there is."""
-    api = context.component_tree.get_all_components(ApiSource)
-    files = context.component_tree.get_all_components(CsvSource)
-    priorities = {source.source: source.priority for source in api} | {source.name: source.priority for source in files}
-    deps = [dg.AssetDep([source.source, "observations"]) for source in api]
-    deps += [dg.AssetDep([source.name, "observations"], partition_mapping=dg.AllPartitionMapping()) for source in files]
     job = dg.define_asset_job(JOB, selection=dg.AssetSelection.assets("coins", "coin_identity", "unified_assets"))
-    return dg.Definitions(
-        assets=[_coins(priorities, deps), _unified_assets(priorities, deps)], jobs=[job], sensors=[_touched_days(job)]
-    )
-
-
-def _coins(priorities: dict[str, int], deps: list[dg.AssetDep]) -> dg.AssetsDefinition:
-    @dg.multi_asset(
-        name="coins",
-        outs={
-            "coins": dg.AssetOut(
-                key="coins",
-                description="One crypto asset, whatever the sources call it.",
-                io_manager_key="postgres",
-                metadata={TABLE: coin.fullname, "dagster/column_schema": column_schema(coin)},
-                kinds={"postgres"},
-                code_version="1",
-            ),
-            "coin_identity": dg.AssetOut(
-                key="coin_identity",
-                description="Which coin each source's coin is, by which method, with what confidence and evidence.",
-                io_manager_key="postgres",
-                metadata={TABLE: coin_identity.fullname, "dagster/column_schema": column_schema(coin_identity)},
-                kinds={"postgres"},
-                code_version="1",
-            ),
-        },
-        deps=deps,
-        group_name="unified",
-    )
-    def coins() -> tuple[pd.DataFrame, Load]:
-        named, before = _read_coins()
-        existing = {key: coin_id for key, coin_id in before.items() if coin_id is not None}
-        identities = identify(named.values(), curated_overrides(), _source_priorities(priorities), existing)
-        moved = [i for i in identities if existing.get((i.source, i.source_coin_id), i.coin_id) != i.coin_id]
-        return _coin_rows(identities, named), Load([_identity_rows(identities)], before_commit=_after_identity(moved))
-
-    return coins
+    unified = _unified_assets(declared_priorities(context), observations_of_all(context))
+    return dg.Definitions(assets=[unified], jobs=[job], sensors=[_touched_days(job)])
 
 
 def _unified_assets(priorities: dict[str, int], deps: list[dg.AssetDep]) -> dg.AssetsDefinition:
@@ -119,7 +68,7 @@ def _unified_assets(priorities: dict[str, int], deps: list[dg.AssetDep]) -> dg.A
         def before_commit(connection: sa.Connection, _: Merged) -> None:
             connection.execute(sa.delete(touched_day).where(touched_day.c.id.in_(seen)))
 
-        return dg.Output(Load([unify(start, end, _source_priorities(priorities))], before_commit=before_commit))
+        return dg.Output(Load([unify(start, end, source_priorities(priorities))], before_commit=before_commit))
 
     return unified
 
@@ -169,68 +118,3 @@ def _touched_between(start: datetime, end: datetime) -> Sequence[int]:
     query = sa.select(touched_day.c.id).where(touched_day.c.day >= start.date(), touched_day.c.day < end.date())
     with current_engine().connect() as connection:
         return connection.scalars(query).all()
-
-
-def _read_coins() -> tuple[dict[tuple[str, str], SourceCoin], dict[tuple[str, str], str | None]]:
-    """What the sources call their coins, and the coin each of them is so far."""
-    query = sa.select(
-        source_coin.c.source,
-        source_coin.c.source_coin_id,
-        source_coin.c.symbol,
-        source_coin.c.name,
-        coin_identity.c.coin_id,
-    ).join_from(
-        source_coin,
-        coin_identity,
-        (source_coin.c.source == coin_identity.c.source)
-        & (source_coin.c.source_coin_id == coin_identity.c.source_coin_id),
-        isouter=True,
-    )
-    named: dict[tuple[str, str], SourceCoin] = {}
-    before: dict[tuple[str, str], str | None] = {}
-    with current_engine().connect() as connection:
-        for source, source_coin_id, symbol, name, coin_id in connection.execute(query):
-            named[source, source_coin_id] = SourceCoin(source, source_coin_id, symbol, name)
-            before[source, source_coin_id] = coin_id
-    return named, before
-
-
-def _source_priorities(priorities: dict[str, int]) -> dict[str, int]:
-    """Priority of every source with observations: each drop folder has that of the component it belongs to."""
-    with current_engine().connect() as connection:
-        sources = connection.scalars(sa.select(source_coin.c.source).distinct()).all()
-    return {
-        source: priorities.get(source, priorities.get("csv_drops", 1000) if source.startswith("csv_") else 1000)
-        for source in sources
-    }
-
-
-def _coin_rows(identities: list[Identity], named: dict[tuple[str, str], SourceCoin]) -> pd.DataFrame:
-    """One row a coin, named as its first member is."""
-    rows: dict[str, tuple[str, str | None, str | None]] = {}
-    for identity in identities:
-        member = named[identity.source, identity.source_coin_id]
-        if identity.coin_id not in rows or rows[identity.coin_id][1] is None:
-            rows[identity.coin_id] = (identity.coin_id, member.symbol, member.name)
-    return pd.DataFrame(rows.values(), columns=["coin_id", "symbol", "name"], dtype=object)
-
-
-def _identity_rows(identities: list[Identity]) -> pd.DataFrame:
-    columns = list(Identity.__dataclass_fields__)
-    rows = [tuple(getattr(identity, name) for name in columns) for identity in identities]
-    return pd.DataFrame(rows, columns=columns, dtype=object)
-
-
-def _after_identity(moved: list[Identity]) -> Any:  # noqa: ANN401 - a function for Load
-    """Touch the days of coins that became another one, and drop coins that are none any more."""
-
-    def before_commit(connection: sa.Connection, _: Merged) -> None:
-        for identity in moved:
-            days = sa.select(sa.cast(sa.func.timezone("UTC", observation.c.observed_at), sa.Date)).where(
-                observation.c.source == identity.source, observation.c.source_coin_id == identity.source_coin_id
-            )
-            touch_days(connection, connection.scalars(days.distinct()))
-        unused = ~sa.exists().where(coin_identity.c.coin_id == coin.c.coin_id)
-        connection.execute(sa.delete(coin).where(unused))
-
-    return before_commit

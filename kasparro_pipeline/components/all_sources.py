@@ -1,0 +1,40 @@
+"""The sources there are, as the assets see them that stand on all of them."""
+
+from __future__ import annotations
+
+import dagster as dg
+import sqlalchemy as sa
+
+from kasparro_pipeline.components.api_source import ApiSource
+from kasparro_pipeline.components.csv_source import CsvSource
+from kasparro_pipeline.warehouse.database import current_engine
+from kasparro_pipeline.warehouse.tables import source_coin
+
+
+def declared_priorities(context: dg.ComponentLoadContext) -> dict[str, int]:
+    """The priority of each source's component, by its name."""
+    api, files = _components(context)
+    return {source.source: source.priority for source in api} | {source.name: source.priority for source in files}
+
+
+def observations_of_all(context: dg.ComponentLoadContext) -> list[dg.AssetDep]:
+    """The dependency on the observations of every source."""
+    api, files = _components(context)
+    deps = [dg.AssetDep([source.source, "observations"]) for source in api]
+    every_file = dg.AllPartitionMapping()
+    return deps + [dg.AssetDep([source.name, "observations"], partition_mapping=every_file) for source in files]
+
+
+def source_priorities(declared: dict[str, int]) -> dict[str, int]:
+    """Priority of every source with observations: each drop folder has that of the component it belongs to."""
+    with current_engine().connect() as connection:
+        sources = connection.scalars(sa.select(source_coin.c.source).distinct()).all()
+    return {
+        source: declared.get(source, declared.get("csv_drops", 1000) if source.startswith("csv_") else 1000)
+        for source in sources
+    }
+
+
+def _components(context: dg.ComponentLoadContext) -> tuple[list[ApiSource], list[CsvSource]]:
+    tree = context.component_tree
+    return list(tree.get_all_components(ApiSource)), list(tree.get_all_components(CsvSource))

@@ -1,0 +1,151 @@
+"""What identity reads from the tables, and what commits with it: history, the review queue, touched days."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import UTC
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import distinct_on, insert
+
+from kasparro_pipeline.identity.coins import Identity, Key, OpenPair, Quote, Ruling, SourceCoin
+from kasparro_pipeline.warehouse.decisions import decisions, touch_coin
+from kasparro_pipeline.warehouse.tables import (
+    coin,
+    coin_identity,
+    coin_identity_history,
+    identity_review,
+    observation,
+    source_coin,
+)
+
+UNLISTED_AFTER_DAYS = 7
+"""A vendor that has not spoken of a coin for so long, while it spoke of others, does not list it any more."""
+
+_IDENTITY = [coin_identity.c[name] for name in Identity.__dataclass_fields__]
+_PAIR = ("source", "source_coin_id", "other_source", "other_source_coin_id")
+
+
+def read_coins(connection: sa.Connection) -> list[SourceCoin]:
+    """What the sources call their coins, each with its last quote."""
+    last, was = observation, _when_joined().subquery()
+    query = (
+        sa.select(source_coin, was.c.valid_from, was.c.symbol.label("was_symbol"), was.c.name.label("was_name"))
+        .add_columns(last.c.price_usd, last.c.market_cap_usd)
+        .outerjoin_from(source_coin, was, _of_coin(was))
+        .outerjoin(last, _of_coin(last) & (last.c.observed_at == source_coin.c.last_seen))
+    )
+    return [
+        SourceCoin(
+            row.source,
+            row.source_coin_id,
+            row.symbol,
+            row.name,
+            quote=None if row.price_usd is None else _quote(row),
+            first_seen=row.first_seen,
+            last_seen=row.last_seen,
+            was=(row.was_symbol, row.was_name) if row.valid_from else None,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def _when_joined() -> sa.Select[Any]:
+    """The first row of history in which each source's coin is the coin that it is now."""
+    first = coin_identity_history
+    return (
+        sa.select(first)
+        .join(
+            coin_identity,
+            (coin_identity.c.source == first.c.source)
+            & (coin_identity.c.source_coin_id == first.c.source_coin_id)
+            & (coin_identity.c.coin_id == first.c.coin_id),
+        )
+        .ext(distinct_on(first.c.source, first.c.source_coin_id))
+        .order_by(first.c.source, first.c.source_coin_id, first.c.valid_from)
+    )
+
+
+def _quote(row: sa.Row[Any]) -> Quote:
+    return Quote(row.last_seen.astimezone(UTC).date(), row.price_usd, row.market_cap_usd)
+
+
+def _of_coin(table: sa.FromClause) -> sa.ColumnElement[bool]:
+    return (source_coin.c.source == table.c.source) & (source_coin.c.source_coin_id == table.c.source_coin_id)
+
+
+def read_identities(connection: sa.Connection) -> dict[Key, Identity]:
+    """Which coin each source's coin is so far."""
+    found = (Identity(*row) for row in connection.execute(sa.select(*_IDENTITY)))
+    return {(identity.source, identity.source_coin_id): identity for identity in found}
+
+
+def read_rulings(connection: sa.Connection) -> list[Ruling]:
+    """The decisions that hold, the latest first."""
+    return [
+        Ruling(*(getattr(row, name) for name in Ruling.__dataclass_fields__))
+        for row in decisions(connection, that_hold=True)
+    ]
+
+
+def after_identity(connection: sa.Connection, before: Mapping[Key, Identity], now: Iterable[Identity]) -> None:
+    """Touch the days of coins that became another one, and drop coins that are none any more."""
+    for identity in now:
+        old = before.get((identity.source, identity.source_coin_id))
+        if old is not None and old.coin_id != identity.coin_id:
+            touch_coin(connection, old.coin_id, identity.source)
+    unused = ~sa.exists().where(coin_identity.c.coin_id == coin.c.coin_id)
+    connection.execute(sa.delete(coin).where(unused))
+
+
+def write_history(connection: sa.Connection) -> None:
+    """Close what does not hold any more and open what does, by what `coin_identity` and `source_coin` say now."""
+    history, state = coin_identity_history, _state().subquery()
+    told = ("coin_id", "symbol", "name", "listed", "method")
+    of_coin = (history.c.source == state.c.source) & (history.c.source_coin_id == state.c.source_coin_id)
+    differs = sa.or_(*(history.c[name].is_distinct_from(state.c[name]) for name in told))
+    connection.execute(
+        sa.update(history).where(history.c.valid_to.is_(None), of_coin, differs).values(valid_to=sa.func.now())
+    )
+    is_told = sa.exists().where(history.c.valid_to.is_(None), of_coin)
+    names = [column.name for column in state.c]
+    new = sa.select(state, sa.func.now()).where(~is_told)
+    connection.execute(sa.insert(history).from_select([*names, "valid_from"], new))
+
+
+def _state() -> sa.Select[Any]:
+    """Each source's coin as it is now, in columns of `coin_identity_history`."""
+    newest = (
+        sa.select(source_coin.c.source, sa.func.max(source_coin.c.last_seen).label("at"))
+        .group_by(source_coin.c.source)
+        .subquery()
+    )
+    gone = source_coin.c.last_seen < newest.c.at - sa.func.make_interval(0, 0, 0, UNLISTED_AFTER_DAYS)
+    is_vendor = ~source_coin.c.source.startswith("csv_", autoescape=True)  # a file of the past is not a delisting
+    return (
+        sa.select(*_IDENTITY, source_coin.c.symbol, source_coin.c.name, (~(gone & is_vendor)).label("listed"))
+        .join(source_coin, _of_coin(coin_identity))
+        .join(newest, newest.c.source == source_coin.c.source)
+    )
+
+
+def write_review(connection: sa.Connection, pairs: Iterable[OpenPair]) -> None:
+    """Make `identity_review` hold exactly these pairs; one that waits already keeps its number."""
+    rows = [asdict(pair) for pair in pairs]
+    keys = [tuple(row[name] for name in _PAIR) for row in rows]
+    key = sa.tuple_(*(identity_review.c[name] for name in _PAIR))
+    waiting = dict.fromkeys(tuple(row) for row in connection.execute(sa.select(*(identity_review.c[n] for n in _PAIR))))
+    for gone in waiting.keys() - set(keys):
+        connection.execute(sa.delete(identity_review).where(key == sa.tuple_(*gone)))
+    if rows:
+        statement = insert(identity_review)
+        told = ("reason", "confidence", "evidence")
+        differs = sa.or_(*(identity_review.c[n].is_distinct_from(statement.excluded[n]) for n in told))
+        connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=list(_PAIR), set_={n: statement.excluded[n] for n in told}, where=differs
+            ),
+            rows,
+        )

@@ -1,0 +1,133 @@
+"""What identity keeps in the tables."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from kasparro_pipeline.defs.coins import store
+from kasparro_pipeline.identity.coins import OpenPair, Quote
+from kasparro_pipeline.warehouse.tables import (
+    coin,
+    coin_identity,
+    coin_identity_history,
+    identity_review,
+    metadata,
+    observation,
+    source_coin,
+)
+
+NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
+
+
+def seen(engine: sa.Engine, source: str, key: str, words: str, at: datetime = NOON) -> None:
+    """The source speaks of its coin, by symbol and name."""
+    symbol, _, name = words.partition(" ")
+    values = {"symbol": symbol, "name": name, "last_seen": at}
+    with engine.begin() as connection:
+        of_coin = (source_coin.c.source == source, source_coin.c.source_coin_id == key)
+        if not connection.execute(sa.update(source_coin).where(*of_coin).values(values)).rowcount:
+            row = {"source": source, "source_coin_id": key, "first_seen": at, **values}
+            connection.execute(sa.insert(source_coin).values(row))
+
+
+def taken_for(engine: sa.Engine, source: str, key: str, coin_id: str, method: str = "own") -> None:
+    """The source's coin is this coin, and history is written."""
+    row = {"source": source, "source_coin_id": key, "coin_id": coin_id, "method": method, "confidence": 1}
+    with engine.begin() as connection:
+        connection.execute(sa.delete(coin_identity).where(coin_identity.c.source_coin_id == key))
+        if not connection.scalar(sa.select(coin.c.coin_id).where(coin.c.coin_id == coin_id)):
+            connection.execute(sa.insert(coin).values(coin_id=coin_id))
+        connection.execute(sa.insert(coin_identity).values(evidence="", **row))
+        store.write_history(connection)
+
+
+def history(engine: sa.Engine, key: str) -> list[tuple[Any, ...]]:
+    h = coin_identity_history.c
+    query = sa.select(h.coin_id, h.symbol, h.name, h.listed, h.method).where(h.source_coin_id == key)
+    with engine.connect() as connection:
+        rows = connection.execute(query.order_by(h.valid_from)).all()
+        spans = connection.execute(
+            sa.select(h.valid_from, h.valid_to).where(h.source_coin_id == key).order_by(h.valid_from)
+        ).all()
+    assert [span.valid_to for span in spans] == [*(span.valid_from for span in spans[1:]), None]
+    return [tuple(row) for row in rows]
+
+
+def test_history_keeps_renames_moves_and_delistings(engine: sa.Engine) -> None:
+    seen(engine, "coingecko", "matic", "matic Polygon")
+    taken_for(engine, "coingecko", "matic", "polygon")
+    seen(engine, "coingecko", "matic", "pol Polygon Ecosystem", NOON + timedelta(days=1))
+    taken_for(engine, "coingecko", "matic", "polygon")
+    taken_for(engine, "coingecko", "matic", "polygon")  # nothing new: nothing written
+    taken_for(engine, "coingecko", "matic", "matic-network", "ruling")
+    seen(engine, "coingecko", "bitcoin", "btc Bitcoin", NOON + timedelta(days=10))
+    taken_for(engine, "coingecko", "bitcoin", "bitcoin")
+    assert history(engine, "matic") == [
+        ("polygon", "matic", "Polygon", True, "own"),
+        ("polygon", "pol", "Polygon Ecosystem", True, "own"),
+        ("matic-network", "pol", "Polygon Ecosystem", True, "ruling"),
+        ("matic-network", "pol", "Polygon Ecosystem", False, "ruling"),
+    ]
+    assert history(engine, "bitcoin") == [("bitcoin", "btc", "Bitcoin", True, "own")]
+
+
+def test_a_file_of_the_past_is_no_delisting(engine: sa.Engine) -> None:
+    seen(engine, "csv_desk", "old", "OLD Old", NOON - timedelta(days=900))
+    seen(engine, "csv_desk", "btc", "BTC Bitcoin")
+    taken_for(engine, "csv_desk", "old", "old")
+    assert history(engine, "old") == [("old", "OLD", "Old", True, "own")]
+
+
+def test_a_coin_comes_with_its_last_quote_and_what_it_was_when_it_was_joined(engine: sa.Engine) -> None:
+    seen(engine, "coingecko", "matic", "matic Polygon", NOON - timedelta(days=1))
+    taken_for(engine, "coingecko", "matic", "polygon")
+    for at, symbol in ((NOON - timedelta(hours=1), "pol"), (NOON, "poly")):
+        seen(engine, "coingecko", "matic", f"{symbol} Polygon", at)
+        taken_for(engine, "coingecko", "matic", "polygon")
+    prices = {NOON - timedelta(hours=1): "1.5", NOON: "1.0000000000000000001"}
+    with engine.begin() as connection:
+        for at, price in prices.items():
+            row = {"source": "coingecko", "source_coin_id": "matic", "observed_at": at, "fetched_at": at, "position": 1}
+            row |= {"payload_sha256": "x", "price_usd": Decimal(price), "market_cap_usd": Decimal(7)}
+            connection.execute(sa.insert(observation).values(row))
+        (told,) = store.read_coins(connection)
+    assert (told.symbol, told.was) == ("poly", ("matic", "Polygon"))
+    assert told.quote == Quote(date(2026, 11, 1), Decimal("1.0000000000000000001"), Decimal(7))
+    assert (told.first_seen, told.last_seen) == (NOON - timedelta(days=1), NOON)
+
+
+def open_pair(key: str, evidence: str = "", confidence: str = "0.5") -> OpenPair:
+    return OpenPair("coingecko", key, "csv_desk", key.upper(), "symbol", Decimal(confidence), evidence)
+
+
+def test_what_waits_keeps_its_number_and_what_does_not_goes(engine: sa.Engine) -> None:
+    def waiting() -> dict[str, tuple[int, str]]:
+        with engine.connect() as connection:
+            rows = connection.execute(sa.select(identity_review)).all()
+        return {row.source_coin_id: (row.id, row.evidence) for row in rows}
+
+    with engine.begin() as connection:
+        store.write_review(connection, [open_pair("a"), open_pair("b")])
+    first = waiting()
+    with engine.begin() as connection:
+        store.write_review(connection, [open_pair("c"), open_pair("b", "more")])
+    second = waiting()
+    assert second.keys() == {"b", "c"}
+    assert second["b"] == (first["b"][0], "more")
+    with engine.begin() as connection:
+        store.write_review(connection, [])
+    assert waiting() == {}
+
+
+def test_the_migrations_make_the_tables_as_they_are_declared(engine: sa.Engine) -> None:
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"include_schemas": True})
+        differences = compare_metadata(context, metadata)
+    # foreign keys are read back without the schema, which is in the connection's search path
+    assert [told for told in differences if told[0] not in ("add_fk", "remove_fk")] == []
