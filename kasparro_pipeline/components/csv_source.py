@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -19,15 +20,17 @@ from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.io_managers.postgres import Load
 from kasparro_pipeline.io_managers.raw_payload import Deliveries, Kept
 from kasparro_pipeline.settings import settings
-from kasparro_pipeline.sources.csv_blocks import file_digest, read_blocks
-from kasparro_pipeline.sources.csv_dialect import CsvDialect, CsvMapping, read_dialect
-from kasparro_pipeline.sources.csv_records import parse_csv
+from kasparro_pipeline.sources.csv.blocks import file_digest, read_blocks
+from kasparro_pipeline.sources.csv.dialect import CsvDialect
+from kasparro_pipeline.sources.csv.explain import Explanation, explain
+from kasparro_pipeline.sources.csv.reading import CsvReading
+from kasparro_pipeline.sources.csv.records import parse_csv
 from kasparro_pipeline.sources.drops import Drop, find_drops, source_of
 from kasparro_pipeline.sources.records import ParsedPayload, Payload
 from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.tables import checkpoint, delivery
 
-PARSER = "csv-1"
+PARSER = "csv-2"
 """Raised by one whenever the code would make other observations of the same bytes."""
 
 SETTLED_SECONDS = 2.0
@@ -44,7 +47,9 @@ class CsvSource(dg.Component, dg.Model, dg.Resolvable):
     priority: int
     """The lower, the sooner the drops' word is taken when sources disagree."""
     columns: dict[str, list[str]]
-    """Column of an observation to the header names it may have, best first; also ``pair`` and ``time_of_day``."""
+    """Column of an observation, ``pair``, ``quote`` or ``time_of_day`` to the header names it may have, best first."""
+    formats: list[dict[str, Any]] = []
+    """How some files are to be read, by their path: see `kasparro_pipeline.sources.csv.formats.CsvFormat`."""
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002 - Dagster's signature
         """The two assets, a job over both, and the sensor that watches the folder."""
@@ -80,9 +85,18 @@ class CsvSource(dg.Component, dg.Model, dg.Resolvable):
         )
 
     @property
+    def reading(self) -> CsvReading:
+        """How files are read.
+
+        Raises:
+            KasparroError: `columns` or `formats` name something that there is not.
+        """
+        return CsvReading.of(self.columns, self.formats)
+
+    @property
     def parser_version(self) -> str:
         """By which deliveries are parsed now."""
-        return self._parser().version
+        return parser_version(PARSER, settings().first_day, self.reading.decides)
 
     def _fetch(self, context: dg.AssetExecutionContext) -> Iterator[Payload]:
         """The blocks of every file that differs from what was kept; a file that cannot be read does not stop others."""
@@ -106,11 +120,10 @@ class CsvSource(dg.Component, dg.Model, dg.Resolvable):
 
     def _parse(self, context: dg.AssetExecutionContext, raw: Deliveries) -> Load:
         run = SourceRun.begin(current_engine, context, map(source_of, context.partition_keys))
-        return ObservationLoad(current_engine, raw, self._parser(raw), run).load()
-
-    def _parser(self, deliveries: Deliveries | None = None) -> CsvParser:
-        mapping = CsvMapping({column: tuple(names) for column, names in self.columns.items()})
-        return CsvParser(mapping, settings().first_day, deliveries)
+        parser = CsvParser(self.parser_version, self.reading, settings().first_day, raw)
+        for partition, dialect in parser.dialects().items():
+            context.add_asset_metadata({"dialect": dg.JsonMetadataValue(dialect.described())}, partition_key=partition)
+        return ObservationLoad(current_engine, raw, parser, run).load()
 
 
 class CsvParser:
@@ -118,14 +131,15 @@ class CsvParser:
 
     uses_fetched_at = False
 
-    def __init__(self, mapping: CsvMapping, first_day: date, deliveries: Deliveries | None) -> None:
-        self.version = parser_version(PARSER, first_day, sorted(mapping.columns.items()))
-        self._mapping = mapping
+    def __init__(self, version: str, reading: CsvReading, first_day: date, deliveries: Deliveries) -> None:
+        self.version = version
+        self._reading = reading
         self._first_day = first_day
         self._deliveries = deliveries
-        self._file: tuple[str, str, datetime] | None = None
-        self._dialect = CsvDialect()
-        self._all = list(deliveries or ())
+        self._files: dict[_File, list[Kept]] = {}
+        self._dialects: dict[_File, CsvDialect] = {}
+        for kept in deliveries:
+            self._files.setdefault(_file(kept), []).append(kept)
 
     def version_of(self, kept: Kept) -> str:
         """Equal bytes under another header are other records."""
@@ -133,26 +147,55 @@ class CsvParser:
 
     def is_whole(self, kept: Kept) -> bool:
         """False for the blocks of a file that changed, or could not be read on, before its last one."""
-        file = (kept.source, kept.partition, kept.fetched_at)
-        return any(other.is_last and (other.source, other.partition, other.fetched_at) == file for other in self._all)
+        return self._files[_file(kept)][-1].is_last
+
+    def dialects(self) -> dict[str, CsvDialect]:
+        """Partition to the dialect of its newest file, where that is to be parsed."""
+        newest = {kept.partition: kept for blocks in self._files.values() for kept in blocks[-1:]}
+        return {
+            partition: self._dialect_of(kept)
+            for partition, kept in newest.items()
+            if kept.is_last and not (kept.parser_version or "").startswith(self.version)
+        }
 
     def parse(self, kept: Kept) -> ParsedPayload:
         """The block's records."""
-        assert self._deliveries is not None  # noqa: S101 - made without deliveries only to ask for its version
         return parse_csv(self._deliveries.read(kept), self._dialect_of(kept), self._first_day)
 
     def _dialect_of(self, kept: Kept) -> CsvDialect:
-        file = (kept.source, kept.partition, kept.fetched_at)
-        if self._file != file:
-            self._dialect = read_dialect(self._blocks(file), self._mapping, kept.request)
-            self._file = file
-        return self._dialect
+        file = _file(kept)
+        if file not in self._dialects:
+            blocks = self._files[file]
+            self._dialects[file] = self._reading.dialect(
+                lambda: map(self._deliveries.body, blocks), kept.request, kept.fetched_at.year, blocks[0].problem
+            )
+        return self._dialects[file]
 
-    def _blocks(self, file: tuple[str, str, datetime]) -> Iterator[bytes]:
-        assert self._deliveries is not None  # noqa: S101 - see parse
-        for kept in self._all:
-            if (kept.source, kept.partition, kept.fetched_at) == file:
-                yield self._deliveries.body(kept)
+
+_File = tuple[str, str, datetime]
+
+
+def _file(kept: Kept) -> _File:
+    """What the blocks of a file that was read once have in common."""
+    return kept.source, kept.partition, kept.fetched_at
+
+
+def explain_drop(path: Path, now: datetime) -> Explanation:
+    """What a file would be read as by the first `CsvSource` there is; one outside the drop folder as one in it.
+
+    Raises:
+        KasparroError: the file cannot be read, or there is no `CsvSource`.
+    """
+    from kasparro_pipeline.definitions import defs  # noqa: PLC0415 - it imports this module
+
+    definitions: dg.Definitions = defs()
+    tree = definitions.component_tree
+    sources = tree.get_all_components(CsvSource) if tree else []
+    if not sources:
+        raise KasparroError("no CsvSource in kasparro_pipeline/defs; add one to read CSV drops")
+    folder = settings().drop_dir
+    request = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+    return explain(path, request, sources[0].reading, settings().first_day, now)
 
 
 def due_drops() -> list[Drop]:

@@ -112,6 +112,13 @@ def unreadable(delivery: Delivery, refused: RefusedError) -> ParsedPayload:
 
 def _shown(record: Source) -> str:
     """A record as text that PostgreSQL can hold: bytes that are no UTF-8 and NUL characters are written as escapes."""
-    data = record.encode("utf-8", "surrogateescape") if isinstance(record, str) else bytes(record)
+    data = _encoded(record) if isinstance(record, str) else bytes(record)
     shown = data[:MAX_RECORD_SHOWN].decode("utf-8", "backslashreplace").replace("\0", "\\x00").strip("\r\n")
     return shown if len(data) <= MAX_RECORD_SHOWN else f"{shown}… ({len(data)} bytes)"
+
+
+def _encoded(record: str) -> bytes:
+    try:
+        return record.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # of a file in UTF-16
+        return record.encode("utf-8", "surrogatepass")

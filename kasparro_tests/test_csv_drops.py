@@ -1,0 +1,167 @@
+"""CSV drops from end to end: a file that changes is read again only where it changed, however it is written."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import shutil
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+
+from kasparro_pipeline.components import csv_source
+from kasparro_pipeline.load import Loader
+from kasparro_pipeline.sources.csv import blocks
+from kasparro_pipeline.warehouse.tables import delivery, observation, quarantine
+from kasparro_tests.test_load import REALDATA, Environment, assert_accounts_add_up, kasparro
+
+FOLDER = "grown"
+
+
+@pytest.fixture(scope="module")
+def drops(server: sa.URL, template: sa.URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
+    folder = tmp_path_factory.mktemp("drops")
+    with kasparro(server, template, folder, "http://127.0.0.1:9", "http://127.0.0.1:9") as environment_:
+        (environment_.drop_dir / FOLDER).mkdir()
+        yield environment_
+
+
+@pytest.fixture(scope="module")
+def loader(drops: Environment) -> Loader:
+    return Loader()
+
+
+def zipped(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("prices.csv", content)
+    return file.getvalue()
+
+
+WRITTEN = {
+    "plain.csv": str.encode,
+    "wide.csv": lambda text: text.encode("utf-16"),
+    "packed.csv.gz": lambda text: gzip.compress(text.encode()),
+    "zipped.zip": lambda text: zipped(text.encode()),
+}
+
+
+def write(drops: Environment, header: str, lines: list[str]) -> None:
+    for name, encode in WRITTEN.items():
+        of_file = [line.replace("coin", name.partition(".")[0]) for line in lines]
+        (drops.drop_dir / FOLDER / name).write_bytes(encode(f"{header}\n" + "\n".join(of_file) + "\n"))
+
+
+def lines(count: int) -> list[str]:
+    return [f"coin-{number % 97},2024-01-{number % 28 + 1:02},{number}.5,{number}" for number in range(count)]
+
+
+class Parsed:
+    """Counts the blocks that are parsed, by file."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.files: Counter[str] = Counter()
+        parse = csv_source.parse_csv
+
+        def counted(delivery, *arguments):
+            self.files[delivery.partition.partition("/")[2]] += 1
+            return parse(delivery, *arguments)
+
+        monkeypatch.setattr(csv_source, "parse_csv", counted)
+
+    def take(self) -> dict[str, int]:
+        taken = {name: self.files[name] for name in WRITTEN}
+        self.files.clear()
+        return taken
+
+
+def stored(drops: Environment, observed: str = "price_usd") -> Counter[str]:
+    rows = drops.rows(sa.select(observation.c.source_coin_id, observation.c.price_usd))
+    return Counter(f"{coin} {price.normalize():f}" for coin, price in rows)
+
+
+def test_only_what_changed_is_parsed_again(drops: Environment, loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"MIN_BLOCK": 8_000, "MAX_BLOCK": 64_000, "_CUTS_PER_BYTE": 2**32 // 8_000}.items():
+        monkeypatch.setattr(blocks, name, value)
+    parsed = Parsed(monkeypatch)
+
+    def load() -> dict[str, int]:
+        report = loader.load([f"csv_{FOLDER}"])
+        assert not report.failed, report
+        assert_accounts_add_up(drops)
+        assert drops.count(quarantine) == 0
+        return parsed.take()
+
+    # Each key once, so that what is stored is just what the newest file says.
+    rows = [line for number, line in enumerate(lines(2716)) if number < 97 * 28]
+    write(drops, "id,date,price,rank", rows)
+    first = load()
+    assert all(count >= 5 for count in first.values()), first
+    assert drops.count(observation) == len(WRITTEN) * len(rows)
+
+    assert load() == dict.fromkeys(WRITTEN, 0)
+    for name in WRITTEN:  # another time of change, the same content
+        os.utime(drops.drop_dir / FOLDER / name, ns=(1, 1))
+    assert load() == dict.fromkeys(WRITTEN, 0)
+
+    rows += [line.replace("2024-01", "2024-02") for line in rows[:300]]
+    write(drops, "id,date,price,rank", rows)
+    grown = load()
+    assert all(1 <= count <= 4 for count in grown.values()), grown
+    assert drops.count(observation) == len(WRITTEN) * len(rows)
+
+    rows[1200] = rows[1200].replace(".5,", ".75,")
+    write(drops, "id,date,price,rank", rows)
+    restated = load()
+    # Parsed again are also blocks whose rows other blocks may have overwritten since: none here but after an update.
+    assert all(1 <= count <= 3 for count in restated.values()), restated
+
+    swapped = [",".join([price, coin, day, rank]) for coin, day, price, rank in (row.split(",") for row in rows)]
+    write(drops, "close,coin_id,day,rank".replace("day", "date"), swapped)
+    changed = load()
+    assert all(count >= first[name] for name, count in changed.items()), changed
+    assert drops.count(observation) == len(WRITTEN) * len(rows)
+    expected = Counter()
+    for name in WRITTEN:
+        for row in rows:
+            coin, _, price, _ = row.split(",")
+            expected[f"{coin.replace('coin', name.partition('.')[0])} {float(price):g}"] += 1
+    assert stored(drops) == expected
+
+
+def test_files_that_cannot_be_unpacked_are_one_quarantined_record_each(drops: Environment, loader: Loader) -> None:
+    folder = drops.drop_dir / "broken"
+    folder.mkdir()
+    content = gzip.compress(b"id,date,price\na,2020-01-01,1\n")
+    (folder / "cut.csv.gz").write_bytes(content[:-9])
+    (folder / "sheet.xlsx").write_bytes(zipped(b"x").replace(b"prices.csv", b"prices.xml"))
+    (folder / "whole.csv.gz").write_bytes(content)
+    report = loader.load(["csv_broken"])
+    assert not report.failed, report
+    found = drops.rows(sa.select(quarantine).where(quarantine.c.source == "csv_broken"))
+    assert {(row.location, row.reason_code) for row in found} == {
+        ("broken/cut.csv.gz", "archive"),
+        ("broken/sheet.xlsx", "archive"),
+    }
+    problems = drops.rows(sa.select(delivery.c.problem).where(delivery.c.partition == "broken/cut.csv.gz"))
+    assert [row.problem.partition(":")[0] for row in problems] == ["archive"]
+    assert len(drops.rows(sa.select(observation).where(observation.c.source == "csv_broken"))) == 1
+    assert_accounts_add_up(drops)
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not REALDATA.is_dir(), reason="KASPARRO_REALDATA names no folder")
+def test_the_states_of_a_real_growing_file_one_after_the_other(drops: Environment, loader: Loader) -> None:
+    folder = drops.drop_dir / "states"
+    folder.mkdir()
+    for state in sorted((REALDATA / "csv/incremental").iterdir()):
+        shutil.copy(state, folder / "markets.csv")
+        report = loader.load(["csv_states"])
+        assert not report.failed, report
+        assert_accounts_add_up(drops)
+    ours = drops.rows(sa.select(delivery).where(delivery.c.source == "csv_states"))
+    assert sum(row.records for row in ours) == 50 + 14697 + 92 + 16863
