@@ -23,8 +23,8 @@ from kasparro_pipeline.settings import settings
 from kasparro_pipeline.sources.csv.blocks import file_digest, read_blocks
 from kasparro_pipeline.sources.csv.dialect import CsvDialect
 from kasparro_pipeline.sources.csv.explain import Explanation, explain
+from kasparro_pipeline.sources.csv.parse import parse_csv
 from kasparro_pipeline.sources.csv.reading import CsvReading
-from kasparro_pipeline.sources.csv.records import parse_csv
 from kasparro_pipeline.sources.drops import Drop, find_drops, source_of
 from kasparro_pipeline.sources.records import ParsedPayload, Payload
 from kasparro_pipeline.warehouse.database import current_engine

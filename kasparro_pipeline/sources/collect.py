@@ -37,8 +37,7 @@ class Collector:
     def __init__(self, delivery: Delivery, locate: Callable[[int], str], first_day: date = FIRST_DAY) -> None:
         self._delivery = delivery
         self._locate = locate
-        self._earliest = datetime.combine(first_day, time(), UTC)
-        self._end = datetime.combine(delivery.fetched_at.astimezone(UTC).date() + timedelta(days=1), time(), UTC)
+        self._earliest, self._end = bounds(delivery, first_day)
         self._kept: dict[Row, tuple[int, Row, Source]] = {}
         self._quarantined: list[Quarantined] = []
         self._duplicates = 0
@@ -97,6 +96,12 @@ class Collector:
             for field in OBSERVATION_SCHEMA
         ]
         return pa.table(arrays, OBSERVATION_SCHEMA)
+
+
+def bounds(delivery: Delivery, first_day: date) -> tuple[datetime, datetime]:
+    """From when on, and before when, something can have been observed: up to the end of the day it was fetched on."""
+    day_after = delivery.fetched_at.astimezone(UTC).date() + timedelta(days=1)
+    return datetime.combine(first_day, time(), UTC), datetime.combine(day_after, time(), UTC)
 
 
 def nothing() -> ParsedPayload:

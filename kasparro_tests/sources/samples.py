@@ -9,7 +9,7 @@ from pathlib import Path
 from kasparro_pipeline.sources.csv.blocks import read_blocks
 from kasparro_pipeline.sources.csv.dialect import CsvDialect, read_dialect, refused_file
 from kasparro_pipeline.sources.csv.header import CsvMapping
-from kasparro_pipeline.sources.csv.records import parse_csv
+from kasparro_pipeline.sources.csv.parse import parse_csv
 from kasparro_pipeline.sources.json_records import JsonMapping
 from kasparro_pipeline.sources.records import Delivery, ParsedPayload, Payload
 

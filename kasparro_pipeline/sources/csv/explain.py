@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from kasparro_pipeline.sources.csv.blocks import read_blocks
+from kasparro_pipeline.sources.csv.parse import parse_csv
 from kasparro_pipeline.sources.csv.reading import CsvReading
-from kasparro_pipeline.sources.csv.records import parse_csv
 from kasparro_pipeline.sources.drops import source_of
 from kasparro_pipeline.sources.records import Delivery, Payload, Quarantined
 

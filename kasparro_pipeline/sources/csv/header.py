@@ -83,6 +83,12 @@ class Layout:
     named: NamedCoin | None = None
     """The coin that the file is about; with pairs only where its price is in another currency, as theirs may be."""
 
+    @property
+    def used(self) -> list[int]:
+        """The columns of the file that are read, in their order."""
+        others = (self.time_of_day, self.pair_index, self.quote_index)
+        return sorted({index for _, index in self.columns} | {*self.times} | {i for i in others if i is not None})
+
 
 @dataclass(frozen=True, slots=True)
 class Given:

@@ -1,16 +1,16 @@
-"""Records of one CSV block to observations."""
+"""Single records of a CSV file to observations: the exact path, which every other has to agree with."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date, datetime
 
 from kasparro_pipeline.sources import fields
-from kasparro_pipeline.sources.collect import FIRST_DAY, ROW_COLUMNS, Collector, Row, nothing, unreadable
+from kasparro_pipeline.sources.collect import FIRST_DAY, ROW_COLUMNS, Collector, Row
 from kasparro_pipeline.sources.csv import numbers
 from kasparro_pipeline.sources.csv.coins import check_dollars, slug, split_pair
 from kasparro_pipeline.sources.csv.dialect import CsvDialect, with_all_digits
-from kasparro_pipeline.sources.csv.encoding import decode
-from kasparro_pipeline.sources.csv.text import records_of, split
+from kasparro_pipeline.sources.csv.text import split
 from kasparro_pipeline.sources.fields import RefusedError
 from kasparro_pipeline.sources.records import NUMBER_COLUMNS, Delivery, ParsedPayload
 
@@ -18,30 +18,22 @@ Identity = tuple[str | None, str | None, str | None]
 """Id, symbol and name."""
 
 
-def parse_csv(delivery: Delivery, dialect: CsvDialect, first_day: date = FIRST_DAY) -> ParsedPayload:
-    """The observations of one block; what is no observation is quarantined with its reason.
-
-    Of a file that cannot be read, the first block is one quarantined record that names the file; the others are none.
-    """
-    if dialect.problem is not None:
-        return unreadable(delivery, RefusedError(*dialect.problem)) if delivery.position == 0 else nothing()
-    text, clean = decode(delivery.body, dialect.encoding)
+def parse_records(
+    delivery: Delivery, dialect: CsvDialect, records: Iterable[tuple[int, str]], first_day: date = FIRST_DAY
+) -> ParsedPayload:
+    """The observations of some records of a block, each with its line in the block; the others are quarantined."""
     line_before = delivery.first_record - 1
     collector = Collector(delivery, lambda position: f"{delivery.request}:{line_before + position}", first_day)
-    reader = _Reader(dialect)
-    for position, record in records_of(text):
-        if line_before + position <= dialect.layout.header_line or record.isspace():
-            continue
+    reader = Reader(dialect)
+    for position, record in records:
         try:
-            if not clean:
-                _check_text(record, dialect.encoding)
             collector.take(position, reader.row(record), record)
         except RefusedError as refused:
             collector.refuse(position, refused, record)
     return collector.parsed()
 
 
-class _Reader:
+class Reader:
     """Reads the records of one file."""
 
     def __init__(self, dialect: CsvDialect) -> None:
@@ -55,22 +47,28 @@ class _Reader:
         self._numbers = [(ROW_COLUMNS.index(name), name, places[name]) for name in NUMBER_COLUMNS if name in places]
 
     def row(self, record: str) -> Row:
+        """What a record says.
+
+        Raises:
+            RefusedError: it is no observation.
+        """
         layout = self._layout
+        check_text(record, self._dialect.encoding)
         values = split(record, layout.delimiter)
         if len(values) != len(layout.header):
             raise RefusedError("ragged_row", f"{len(values)} fields where the header has {len(layout.header)}")
         row: list[object] = [None] * len(ROW_COLUMNS)
-        row[1] = self._moment(values)
-        row[0], row[2], row[3] = self._identity(values)
-        if layout.quote_index is not None and not fields.is_null(quote := values[layout.quote_index].strip()):
-            check_dollars(record.rstrip("\r\n"), quote)
+        row[1] = self.moment(values)
+        row[0], row[2], row[3] = self.identity(values)
+        if layout.quote_index is not None:
+            check_quote(values[layout.quote_index], record)
         for index, column, place in self._numbers:
             row[index] = numbers.number(column, values[place], self._decimals[column])
         if self._rank is not None:
             row[-1] = numbers.whole("rank", values[self._rank], self._decimals["rank"])
         return tuple(row)
 
-    def _moment(self, values: list[str]) -> datetime | None:
+    def moment(self, values: list[str]) -> datetime | None:
         """The first time that can be read; a bare day does not stand in for a finer time that cannot."""
         refused: RefusedError | None = None
         for value in self._dialect.time_texts(values):
@@ -84,7 +82,8 @@ class _Reader:
             raise refused
         return None
 
-    def _identity(self, values: list[str]) -> Identity:
+    def identity(self, values: list[str]) -> Identity:
+        """The coin that a record with these fields is about; of them only those that say so are looked at."""
         layout = self._layout
         if layout.pair_index is not None:
             return self._pair(values[layout.pair_index])
@@ -119,7 +118,24 @@ def _optional(column: str, values: list[str], place: int | None) -> str | None:
     return None if place is None else fields.text(column, values[place])
 
 
-def _check_text(record: str, encoding: str) -> None:
+def check_quote(quote: str, record: str) -> None:
+    """Refuse a record whose price is said to be in another currency.
+
+    Raises:
+        RefusedError: ``not_usd``.
+    """
+    if not fields.is_null(quote):
+        check_dollars(record.rstrip("\r\n"), quote.strip())
+
+
+def check_text(record: str, encoding: str) -> None:
+    """Refuse what PostgreSQL cannot hold.
+
+    Raises:
+        RefusedError: ``bad_text``.
+    """
+    if record.isascii() and "\0" not in record:
+        return
     if "\0" in record:
         raise RefusedError("bad_text", "the record holds a NUL character")
     try:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kasparro_pipeline.sources.csv.coins import split_pair
 from kasparro_pipeline.sources.csv.dialect import read_dialect
-from kasparro_pipeline.sources.csv.records import parse_csv
+from kasparro_pipeline.sources.csv.parse import parse_csv
 from kasparro_pipeline.sources.fields import RefusedError
 from kasparro_pipeline.sources.records import OBSERVATION_SCHEMA
 from kasparro_tests.sources.samples import CSV, NOW, delivery, read_csv
