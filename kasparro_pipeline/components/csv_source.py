@@ -108,7 +108,7 @@ class CsvSource(dg.Component, dg.Model, dg.Resolvable):
                 context.log.warning(f"{partition} is no longer in the drop folder; what was kept of it stays")
                 continue
             try:
-                yield from _changed_blocks(found[partition])
+                yield from changed_blocks(found[partition])
             except KasparroError as error:
                 failed[partition] = error
         for partition, reason in failed.items():
@@ -226,7 +226,12 @@ def drop_ranges(instance: dg.DagsterInstance, due: Iterable[Drop]) -> tuple[list
     return key_ranges(wanted, order + added), added
 
 
-def _changed_blocks(drop: Drop) -> Iterator[Payload]:
+def changed_blocks(drop: Drop) -> Iterator[Payload]:
+    """The file's blocks, unless it is what was kept of it.
+
+    Raises:
+        KasparroError: the file cannot be read.
+    """
     query = sa.select(checkpoint.c.cursor).where(
         checkpoint.c.source == drop.source, checkpoint.c.partition == drop.partition
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,10 @@ _DATE_TIME = (
 )
 _EPOCHS = ((r"^[1-9][0-9]{9}$", 10**6), (r"^[1-9][0-9]{12}$", 10**3))
 """Forms of an epoch, and how many microseconds its unit has."""
+MAX_ANSWERS = 100_000
+"""Remembered for one file and group of columns."""
+
+_Answer = tuple[object, ...]
 _KEY = ("source_coin_id", "observed_at")
 _UTC = pa.timestamp("us", tz="UTC")
 
@@ -88,6 +93,7 @@ class _Plain:
                 self._columns[name] = self._numbers(fields.column(places[name]), decimals[name])
         if "rank" in places:
             (self._columns["rank"],) = self._asked(
+                "rank",
                 [places["rank"]],
                 lambda row: (numbers.whole("rank", row[places["rank"]], decimals["rank"]),),
                 [pa.int64()],
@@ -150,7 +156,7 @@ class _Plain:
         if found is not None:
             return found.take(texts.indices)
         indexes = [*layout.times, *([] if layout.time_of_day is None else [layout.time_of_day])]
-        (times,) = self._asked(indexes, lambda row: (self._reader.moment(row),), [_UTC])
+        (times,) = self._asked("times", indexes, lambda row: (self._reader.moment(row),), [_UTC])
         self._keep(times.is_valid())
         return times
 
@@ -160,7 +166,7 @@ class _Plain:
         indexes = [places[name] for name in ("source_coin_id", "symbol", "name") if name in places]
         if layout.pair_index is not None:
             indexes = [layout.pair_index]
-        ids, symbols, names = self._asked(indexes, self._reader.identity, [pa.string()] * 3)
+        ids, symbols, names = self._asked("coins", indexes, self._reader.identity, [pa.string()] * 3)
         self._keep(ids.is_valid())
         self._columns |= {"source_coin_id": ids, "symbol": symbols, "name": names}
 
@@ -172,7 +178,7 @@ class _Plain:
                 check_quote(row[index], "")
                 return (True,)
 
-            self._asked([index], checked, [pa.bool_()])
+            self._asked("quotes", [index], checked, [pa.bool_()])
 
     def _numbers(self, texts: pa.Array, decimal: DecimalSign | None) -> pa.Array:
         """Texts as plain digits, as `numbers.number` gives them."""
@@ -190,9 +196,13 @@ class _Plain:
         return pc.if_else(unknown, pa.scalar(None, pa.string()), texts)
 
     def _asked(
-        self, indexes: Sequence[int], ask: Callable[[list[str]], Sequence[object]], types: Sequence[pa.DataType]
+        self,
+        what: str,
+        indexes: Sequence[int],
+        ask: Callable[[list[str]], Sequence[object]],
+        types: Sequence[pa.DataType],
     ) -> list[pa.Array]:
-        """What `ask` says of each record, asked once for all that look alike at `indexes`.
+        """What `ask` says of each record, asked once for all of the file that look alike at `indexes`.
 
         Records that it refuses are left out.
         """
@@ -202,27 +212,37 @@ class _Plain:
             return [pa.repeat(pa.scalar(value, kind), count) for value, kind in zip(answer, types, strict=True)]
         columns = [self._fields.column(index) for index in indexes]
         encoded = pc.binary_join_element_wise(*columns, "\0").dictionary_encode()
-        answers: list[Sequence[object]] = []
-        refused: list[bool] = []
+        known = _answers(self._dialect, what)
+        if len(known) > MAX_ANSWERS:
+            known.clear()
+        answers: list[_Answer] = []
         for key in encoded.dictionary.to_pylist():
-            row = [""] * self._width
-            for index, value in zip(indexes, key.split("\0"), strict=True):
-                row[index] = value
-            try:
-                answers.append(ask(row))
-                refused.append(False)
-            except RefusedError:
-                answers.append([None] * len(types))
-                refused.append(True)
-        if any(refused):
-            self._keep(pc.invert(pa.array(refused).take(encoded.indices)))
-        return [
-            pa.array([answer[place] for answer in answers], kind).take(encoded.indices)
-            for place, kind in enumerate(types)
-        ]
+            if key not in known:
+                known[key] = self._answer(key, indexes, ask) or (None,) * (len(types) + 1)
+            answers.append(known[key])
+        *found, is_taken = zip(*answers, strict=True) if answers else [()] * (len(types) + 1)
+        if not all(is_taken):
+            self._keep(pa.array(is_taken, pa.bool_()).take(encoded.indices))
+        return [pa.array(values, kind).take(encoded.indices) for values, kind in zip(found, types, strict=True)]
+
+    def _answer(self, key: str, indexes: Sequence[int], ask: Callable[[list[str]], Sequence[object]]) -> _Answer | None:
+        """What `ask` says and that it says something; None where it refuses."""
+        row = [""] * self._width
+        for index, value in zip(indexes, key.split("\0"), strict=True):
+            row[index] = value
+        try:
+            return (*ask(row), True)
+        except RefusedError:
+            return None
 
     def _keep(self, good: pa.Array) -> None:
         self._kept &= good.fill_null(False).to_numpy(zero_copy_only=False)
+
+
+@lru_cache(maxsize=16)
+def _answers(dialect: CsvDialect, what: str) -> dict[str, _Answer]:  # noqa: ARG001 - it is the key
+    """What was said of the texts in earlier blocks of the file."""
+    return {}
 
 
 def _keys(table: pa.Table | dict[str, pa.Array]) -> Iterator[tuple[object, ...]]:

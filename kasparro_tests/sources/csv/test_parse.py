@@ -145,7 +145,7 @@ DIALECTS = st.fixed_dictionaries(
 )
 TABLES = st.lists(
     st.tuples(
-        st.text("abÄß,;\"|\t' €", min_size=1, max_size=8).filter(lambda text: text.strip() and text.isprintable()),
+        st.text("abÄß,;\"|\t' é", min_size=1, max_size=8).filter(lambda text: text.strip() and text.isprintable()),
         st.dates(date(2013, 1, 1), date(2026, 11, 19)),
         st.decimals(0, 10**9, places=8),
     ),
