@@ -45,6 +45,7 @@ setup(
         "zstandard>=0.25,<1",
     ],
     extras_require={
+        "bench": ["dlt[postgres,parquet]>=1.31,<2", "adbc-driver-manager>=1.8", "adbc-driver-postgresql>=1.8"],
         "dev": [
             "hypothesis>=6.140",
             "import-linter>=2.10",
