@@ -10,10 +10,12 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 
+import dagster as dg
 import pytest
 import sqlalchemy as sa
 
 from kasparro_pipeline.components import csv_source
+from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.load import Loader
 from kasparro_pipeline.sources.csv import blocks
 from kasparro_pipeline.warehouse.tables import delivery, observation, quarantine
@@ -140,6 +142,28 @@ def test_files_that_cannot_be_unpacked_are_one_quarantined_record_each(drops: En
     assert [row.problem.partition(":")[0] for row in problems] == ["archive"]
     assert len(drops.rows(sa.select(observation).where(observation.c.source == "csv_broken"))) == 1
     assert_accounts_add_up(drops)
+    assert dialect_shown("broken/whole.csv.gz")["mapping"] == {
+        "source_coin_id": "id",
+        "price_usd": "price",
+        "observed_at": "date",
+    }
+    assert dialect_shown("broken/cut.csv.gz")["refused"] == "archive"
+
+
+def dialect_shown(partition: str) -> dict:
+    """What Dagster's UI shows of a file."""
+    wanted = dg.AssetRecordsFilter(dg.AssetKey(["csv_drops", "observations"]), asset_partitions=[partition])
+    (record,) = dg.DagsterInstance.get().fetch_materializations(wanted, limit=1).records
+    return record.asset_materialization.metadata["dialect"].value
+
+
+def test_a_wrong_format_in_defs_yaml_is_named() -> None:
+    source = csv_source.CsvSource.resolve_from_yaml(
+        "name: csv_drops\npriority: 90\ncolumns: {price_usd: [price]}\n"
+        'formats: [{match: "a/*", columns: {price_usd: x}, coin: {symbol: BTC}}, {match: "b/*", decimals: ","}]\n'
+    )
+    with pytest.raises(KasparroError, match=r"formats\[1\] \(b/\*\): Object contains unknown field `decimals`"):
+        source.build_defs(None)
 
 
 @pytest.mark.realdata
