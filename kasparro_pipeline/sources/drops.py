@@ -11,7 +11,10 @@ from typing import Any
 
 from kasparro_pipeline.errors import KasparroError
 
-SUFFIXES = frozenset({".csv", ".tsv"})
+PACKED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z", ".rar", ".tar", ".tgz")
+TABLES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".xlsx", ".xls", ".ods", ".parquet")
+"""Endings of what people drop as data. What a file is, its content says; one that is no CSV is quarantined, not passed
+over."""
 _NOT_IN_NAME = re.compile(r"[^a-z0-9]+")
 _NOT_IN_PARTITION = re.compile(r"[\x00-\x1f]|\.\.\.")
 
@@ -42,8 +45,18 @@ def source_of(partition: str) -> str:
     return f"csv_{_NOT_IN_NAME.sub('_', folder.lower()).strip('_') or 'drops'}"
 
 
+def stem_of(partition: str) -> str:
+    """The file's name without the endings that say how it is written: ``BTC-USD`` of ``yahoo/BTC-USD.csv.gz``."""
+    name = PurePosixPath(partition).name
+    for endings in (PACKED, TABLES):
+        ending = PurePosixPath(name).suffix
+        if ending.lower() in endings:
+            name = name.removesuffix(ending)
+    return name
+
+
 def find_drops(folder: Path) -> list[Drop]:
-    """The CSV files in `folder`, recursively, in the order of their paths; hidden ones are left out.
+    """The data files in `folder`, recursively, in the order of their paths; hidden ones are left out.
 
     Raises:
         KasparroError: the folder, or one in it, cannot be read, or a file's name cannot be a partition's.
@@ -61,7 +74,7 @@ def _walk(folder: Path) -> Iterator[Drop]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             path = Path(parent, name)
-            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+            if name.startswith((".", "~$")) or path.suffix.lower() not in PACKED + TABLES:
                 continue
             try:
                 status = path.stat()

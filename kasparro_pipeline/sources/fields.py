@@ -12,7 +12,8 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Literal
 
-DateOrder = Literal["dmy", "mdy"]
+DateOrder = Literal["dmy", "mdy", "ymd"]
+"""Of the numbers in a date whose year is not plain to see."""
 
 NULLS = frozenset({"", "-", "n/a", "nan", "null", "none"})
 MAX_DIGITS = 1000
@@ -22,11 +23,22 @@ MAX_TEXT = 500
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]+))?")
 _ZERO = re.compile(r"[+-]?[0.]+(?:[eE][+-]?[0-9]+)?")
-_EPOCH = re.compile(r"([0-9]{9,14})(?:\.([0-9]+))?")
-_DAY = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}")
+_EPOCH = re.compile(r"([0-9]{9,19})(?:\.([0-9]+))?")
 _DATE = re.compile(r"([0-9]{1,4})([-/.])([0-9]{1,2})\2([0-9]{4}|[0-9]{2}|[0-9])(?:[T ]+(\S.*))?")
-_CLOCK = re.compile(r"([0-9]{1,2})(?::([0-9]{2})(?::([0-9]{2})(?:\.[0-9]+)?)?)?(?:[ -]?([AP]M))?(?: ?(?:UTC|Z))?", re.I)
-_EPOCH_MS = 100_000_000_000
+_MONTH_FIRST = re.compile(r"([A-Za-z]{3,9})\.? +([0-9]{1,2})(?:st|nd|rd|th)?,? +([0-9]{4})(?:,? +(\S.*))?")
+_DAY_FIRST = re.compile(
+    r"(?:[A-Za-z]{3}, +)?([0-9]{1,2})(?:st|nd|rd|th)?[ -]([A-Za-z]{3,9})\.?,?[ -]([0-9]{4}|[0-9]{2})(?:,? +(\S.*))?"
+)
+_CLOCK = re.compile(
+    r"([0-9]{1,2})(?::([0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)?)?(?:[ -]?([AP]M))?(?: ?(?:UTC|GMT|Z))?", re.I
+)
+_MONTHS = (
+    *("january", "february", "march", "april", "may", "june"),
+    *("july", "august", "september", "october", "november", "december"),
+)
+_MONTH_OF = {name[:size]: month for month, name in enumerate(_MONTHS, 1) for size in (3, len(name))} | {"sept": 9}
+_EPOCH_UNITS = ((100_000_000_000, 0), (100_000_000_000_000, 3), (100_000_000_000_000_000, 6), (10**19, 9))
+"""Below which number an epoch counts in seconds, and in which power of ten of their parts."""
 
 
 class RefusedError(Exception):
@@ -111,37 +123,46 @@ def text(column: str, value: str | int) -> str | None:
 def moment(column: str, value: str, order: DateOrder | None = None) -> datetime:
     """The time `value` names, aware, in UTC; one without a zone is taken as UTC, a day as its first instant.
 
-    Read are ISO 8601, seconds and milliseconds since 1970, ``2019-10-17 09-AM``, and, once `order` says whether the day
-    or the month comes first, ``17/10/2019`` and ``17-10-19 23:59``.
+    Read are ISO 8601, seconds, milliseconds, microseconds and nanoseconds since 1970, ``2019-10-17 09-AM``,
+    ``Feb 20, 2018``, ``20 Feb 2018``, and, once `order` says which number is which, ``17/10/2019`` and
+    ``17-10-19 23:59``. What is finer than a microsecond is cut off.
 
     Raises:
         RefusedError: ``bad_time``.
     """
     try:
-        return _iso(value) or _epoch(value) or _dated(value, order)
+        return _iso(value) or _epoch(value) or _named(value) or _dated(value, order)
     except (ValueError, OverflowError):
         pass
     hint = ""
-    if numeric_order(value) == "either" and order is None:
+    if order is None and len(date_orders(value)) > 1:
         hint = " (day and month are not told apart)"
     raise RefusedError("bad_time", f"{column}: {shown(value)} is no time that can be read{hint}")
 
 
 def is_day(value: str) -> bool:
     """Whether a time names a day and nothing finer."""
-    return _DAY.fullmatch(value) is not None
+    return any(
+        match is not None and match[match.re.groups] is None
+        for match in (form.fullmatch(value) for form in (_DATE, _MONTH_FIRST, _DAY_FIRST))
+    )
 
 
-def numeric_order(value: str) -> DateOrder | Literal["either"] | None:
-    """Which order a date like ``02-10-17`` has by itself; None where it is no such date."""
+def date_orders(value: str, latest_year: int = 2099) -> frozenset[DateOrder]:
+    """The orders in which a date like ``02-10-17`` is one from 2009 to `latest_year`; none where it is no such date."""
     match = _DATE.fullmatch(value)
     if match is None or len(match[1]) > 2 or len(match[4]) == 1:
-        return None
-    first, second = int(match[1]), int(match[3])
-    day_first, month_first = (1 <= day <= 31 and 1 <= month <= 12 for day, month in ((first, second), (second, first)))
-    if day_first and month_first:
-        return "either"
-    return "dmy" if day_first else "mdy" if month_first else None
+        return frozenset()
+    first, second, third = int(match[1]), int(match[3]), int(match[4])
+    ways: dict[DateOrder, tuple[int, int, int]] = {"dmy": (third, second, first), "mdy": (third, first, second)}
+    if len(match[4]) == 2:
+        ways["ymd"] = (first, second, third)
+    return frozenset(order for order, way in ways.items() if _is_possible(*way, latest_year))
+
+
+def _is_possible(year: int, month: int, day: int, latest_year: int) -> bool:
+    year = year if year > 99 else 2000 + year
+    return 1 <= month <= 12 and 1 <= day <= 31 and 2009 <= year <= latest_year
 
 
 def shown(value: str) -> str:
@@ -163,11 +184,28 @@ def _epoch(value: str) -> datetime | None:
     match = _EPOCH.fullmatch(value)
     if match is None:
         return None
-    whole_part, microseconds = int(match[1]), int((match[2] or "0")[:6].ljust(6, "0"))
-    if whole_part < _EPOCH_MS:
-        return datetime.fromtimestamp(whole_part, UTC).replace(microsecond=microseconds)
-    seconds, milliseconds = divmod(whole_part, 1000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=milliseconds * 1000 + microseconds // 1000)
+    whole_part = int(match[1])
+    places = next(places for below, places in _EPOCH_UNITS if whole_part < below)
+    seconds, rest = divmod(whole_part, 10**places)
+    fraction = f"{rest:0{places}}" * bool(places) + (match[2] or "")
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=_microseconds(fraction))
+
+
+def _microseconds(fraction: str) -> int:
+    return int(fraction[:6].ljust(6, "0"))
+
+
+def _named(value: str) -> datetime | None:
+    if match := _MONTH_FIRST.fullmatch(value):
+        month, day, year, clock = match.groups()
+    elif match := _DAY_FIRST.fullmatch(value):
+        day, month, year, clock = match.groups()
+    else:
+        return None
+    number = _MONTH_OF.get(month.lower())
+    if number is None:
+        raise ValueError(value)
+    return datetime(_full_year(year), number, int(day), *_clock(clock), tzinfo=UTC)
 
 
 def _dated(value: str, order: DateOrder | None) -> datetime:
@@ -176,24 +214,32 @@ def _dated(value: str, order: DateOrder | None) -> datetime:
         raise ValueError(value)
     first, _, second, third, clock = match.groups()
     if len(first) == 4 and len(third) <= 2:
-        year, month, day = int(first), int(second), int(third)
-    elif order is not None and len(first) <= 2 and len(third) >= 2:
-        year = int(third) if len(third) == 4 else 2000 + int(third)
-        day, month = (int(first), int(second)) if order == "dmy" else (int(second), int(first))
-    else:
+        year, month, day = first, second, third
+    elif order is None or len(first) > 2 or len(third) == 1:
         raise ValueError(value)
-    return datetime(year, month, day, *_clock(clock), tzinfo=UTC)
+    elif order == "ymd":
+        year, month, day = first, second, third
+        if len(third) == 4:
+            raise ValueError(value)
+    else:
+        year = third
+        day, month = (first, second) if order == "dmy" else (second, first)
+    return datetime(_full_year(year), int(month), int(day), *_clock(clock), tzinfo=UTC)
 
 
-def _clock(value: str | None) -> tuple[int, int, int]:
+def _full_year(year: str) -> int:
+    return int(year) if len(year) == 4 else 2000 + int(year)
+
+
+def _clock(value: str | None) -> tuple[int, int, int, int]:
     if value is None:
-        return 0, 0, 0
+        return 0, 0, 0, 0
     match = _CLOCK.fullmatch(value.strip())
-    if match is None or not (match[2] or match[4]):
+    if match is None or not (match[2] or match[5]):
         raise ValueError(value)
     hour = int(match[1])
-    if match[4]:
+    if match[5]:
         if not 1 <= hour <= 12:
             raise ValueError(value)
-        hour = hour % 12 + (12 if match[4].upper() == "PM" else 0)
-    return hour, int(match[2] or 0), int(match[3] or 0)
+        hour = hour % 12 + (12 if match[5].upper() == "PM" else 0)
+    return hour, int(match[2] or 0), int(match[3] or 0), _microseconds(match[4] or "")

@@ -77,6 +77,8 @@ class Payload:
     first_record: int = 1
     """Line of the file on which a CSV block starts; 1 otherwise."""
     checkpoint: Checkpoint | None = None
+    problem: str | None = None
+    """Reason code and sentence, ``archive: …``, where the file could not be read and `body` is only its beginning."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,7 @@ delivery = Table(
     Column("first_record", BigInteger, nullable=False, comment="line of the file on which a CSV block starts, else 1"),
     Column("is_last", Boolean, nullable=False, comment="completed its sweep: last page, or last block of a file"),
     Column("run_id", Text, comment="the Dagster run that fetched it"),
+    Column("problem", Text, comment="reason code and sentence; the payload is only the beginning of a file"),
     Column("parser_version", Text, comment="null until parsed"),
     Column("parsed_at", TIME),
     Column("parse_run_id", Text, comment="the Dagster run that parsed it"),

@@ -60,7 +60,7 @@ def main() -> None:
     if arguments.measure:
         print(json.dumps(_measured(arguments.measure, arguments.rows)))  # noqa: T201
         return
-    with _database() as url:
+    with database() as url:
         found = _rounds(url, arguments.rows, arguments.rounds)
     _print(found, arguments.rows, arguments.rounds)
 
@@ -110,7 +110,7 @@ def _measured(name: str, rows: int) -> dict[str, float]:
     return {"seconds": seconds, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
-def _plain_copy(connection: sa.Connection, frames: Iterator[pa.Table]) -> None:
+def plain_copy(connection: sa.Connection, frames: Iterator[pa.Table]) -> None:
     options = pa_csv.WriteOptions(include_header=False, quoting_style="all_valid")
     statement = f"COPY plain ({', '.join(OBSERVATION_SCHEMA.names)}) FROM STDIN (FORMAT csv, NULL '')"
     connection.execute(sa.text("SELECT 1"))
@@ -135,7 +135,7 @@ def _merge_without_receipts(connection: sa.Connection, frames: Iterator[pa.Table
 
 
 LOADS: dict[str, Callable[[sa.Connection, Iterator[pa.Table]], None]] = {
-    PLAIN: _plain_copy,
+    PLAIN: plain_copy,
     FIRST: _merge,
     AGAIN: _merge,
     COMPARED: _merge_without_receipts,
@@ -200,7 +200,7 @@ def _joined(prefix: str, *numbers: pa.Array) -> pa.Array:
 
 
 @contextmanager
-def _database() -> Iterator[sa.URL]:
+def database() -> Iterator[sa.URL]:
     """A database with empty tables; dropped afterwards."""
     with _server() as server:
         name = f"kasparro_bench_{os.getpid()}"

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 
 from kasparro_pipeline.components.csv_source import CsvParser
 from kasparro_pipeline.components.statements import keys_of
-from kasparro_pipeline.sources.csv_blocks import read_blocks
-from kasparro_pipeline.sources.csv_dialect import read_dialect
-from kasparro_pipeline.sources.csv_records import parse_csv
+from kasparro_pipeline.sources.csv.blocks import read_blocks
+from kasparro_pipeline.sources.csv.dialect import read_dialect
+from kasparro_pipeline.sources.csv.parse import parse_csv
 from kasparro_pipeline.warehouse.tables import delivery, observation, touched_day
 from kasparro_tests.components.world import FIRST_DAY, HEADER, World, csv_payloads, minute
 from kasparro_tests.sources.samples import CSV, delivered
@@ -126,6 +126,6 @@ def test_four_states_of_a_real_file(world: World, tmp_path: Path) -> None:
 
 def keys_in(world: World, payloads) -> set[tuple[str, object]]:
 
-    dialect = read_dialect((payload.body for payload in payloads), CSV, "drop/m.csv")
+    dialect = read_dialect(lambda: (payload.body for payload in payloads), CSV, "drop/m.csv")
     found = [parse_csv(delivered(payload), dialect, FIRST_DAY).observations for payload in payloads]
     return {key for table in found for key in keys_of(table)}

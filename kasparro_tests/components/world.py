@@ -16,6 +16,7 @@ from kasparro_pipeline.components.source_run import SourceRun
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.io_managers.postgres import _merge_all
 from kasparro_pipeline.io_managers.raw_payload import Deliveries, _keep
+from kasparro_pipeline.sources.csv.reading import CsvReading
 from kasparro_pipeline.sources.json_records import JsonMapping
 from kasparro_pipeline.sources.records import Checkpoint, Payload
 from kasparro_pipeline.warehouse.merge import Merge
@@ -40,6 +41,7 @@ MAPPING = JsonMapping(
         "rank": ("rank",),
     }
 )
+READING = CsvReading(CSV.with_columns({"observed_at": ("at", *CSV.columns["observed_at"])}))
 HEADER = "id,symbol,at,price\n"
 
 
@@ -96,8 +98,7 @@ class World:
 
     def parser(self, source: str, deliveries: Deliveries) -> Parser:
         if source.startswith("csv_"):
-            mapping = type(CSV)({**CSV.columns, "observed_at": ("at", *CSV.columns["observed_at"])})
-            return CsvParser(mapping, FIRST_DAY, deliveries)
+            return CsvParser("csv-test", READING, FIRST_DAY, deliveries)
         return JsonParser(self.mapping, FIRST_DAY, deliveries)
 
     def rows(self, query: sa.Select[Any]) -> list[sa.Row[Any]]:

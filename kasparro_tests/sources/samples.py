@@ -6,9 +6,10 @@ import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kasparro_pipeline.sources.csv_blocks import read_blocks
-from kasparro_pipeline.sources.csv_dialect import CsvDialect, CsvMapping, read_dialect
-from kasparro_pipeline.sources.csv_records import parse_csv
+from kasparro_pipeline.sources.csv.blocks import read_blocks
+from kasparro_pipeline.sources.csv.dialect import CsvDialect, read_dialect, refused_file
+from kasparro_pipeline.sources.csv.header import CsvMapping
+from kasparro_pipeline.sources.csv.parse import parse_csv
 from kasparro_pipeline.sources.json_records import JsonMapping
 from kasparro_pipeline.sources.records import Delivery, ParsedPayload, Payload
 
@@ -50,6 +51,7 @@ CSV = CsvMapping(
         "source_coin_id": ("source_coin_id", "id", "coin_id"),
         "symbol": ("symbol", "ticker", "currency"),
         "name": ("name", "coin", "coin name"),
+        "quote": ("quote_currency", "currency"),
         "pair": ("pair", "market", "symbol"),
         "observed_at": (
             *("observed_at", "last_updated", "timestamp_utc", "timestamp_ms", "unix", "unix timestamp"),
@@ -89,12 +91,14 @@ def delivery(
 
 def read_csv(body: bytes, request: str = "drop/prices.csv") -> tuple[CsvDialect, ParsedPayload]:
     """Dialect and records of a file of one block."""
-    dialect = read_dialect([body], CSV, request)
+    dialect = read_dialect(lambda: [body], CSV, request)
     return dialect, parse_csv(delivery(body, request), dialect)
 
 
 def read_file(path: Path) -> tuple[CsvDialect, list[ParsedPayload]]:
     """Dialect and records, block by block, of a file."""
     blocks = list(read_blocks(path, source="csv_drops", partition=path.name, request=path.name, fetched_at=NOW))
-    dialect = read_dialect((block.body for block in blocks), CSV, path.name)
+    dialect = read_dialect(lambda: (block.body for block in blocks), CSV, path.name)
+    if blocks[0].problem:
+        dialect = refused_file(blocks[0].problem)
     return dialect, [parse_csv(delivered(block), dialect) for block in blocks]

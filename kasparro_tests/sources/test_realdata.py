@@ -41,7 +41,7 @@ def test_csv_files(path):
         check(parsed)
     lines = sum(1 for line in path.read_bytes().splitlines() if line.strip())
     records = sum(parsed.records for parsed in blocks)
-    assert records == (1 if dialect.problem else lines - dialect.header_line)
+    assert records == (1 if dialect.problem else lines - dialect.layout.header_line)
 
 
 @pytest.mark.parametrize("path", files("coingecko/markets/*.json"))

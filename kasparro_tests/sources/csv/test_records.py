@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kasparro_pipeline.sources.csv_dialect import read_dialect
-from kasparro_pipeline.sources.csv_records import parse_csv, split_pair
+from kasparro_pipeline.sources.csv.coins import split_pair
+from kasparro_pipeline.sources.csv.dialect import read_dialect
+from kasparro_pipeline.sources.csv.parse import parse_csv
 from kasparro_pipeline.sources.fields import RefusedError
 from kasparro_pipeline.sources.records import OBSERVATION_SCHEMA
 from kasparro_tests.sources.samples import CSV, NOW, delivery, read_csv
@@ -143,7 +144,10 @@ def test_symbol_and_name_make_a_slug(symbol, name, slug):
         ("**,$$,2020-01-01,1", "missing_key"),
         (",,,", "missing_key"),
         ("Bitcoin,BTC,2020-01-01,1.445.399.932", "bad_number"),
-        ('Bitcoin,BTC,2020-01-01,"1,445"', "bad_number"),
+        ('Bitcoin,BTC,2020-01-01,"1,44,5"', "bad_number"),
+        ("Bitcoin,BTC,2020-01-01,€1.5", "not_usd"),
+        ("Bitcoin,BTC,2020-01-01,1.5 EUR", "not_usd"),
+        ("Bitcoin,BTC,2020-01-01,1.5%", "bad_number"),
         ("Bitcoin,BTC,2020-01-01,1e9999", "number_out_of_range"),
         ("Bitcoin,BTC,2008-12-31,1", "before_first_day"),
         ("Bitcoin,BTC,2026-11-21,1", "future_day"),
@@ -213,7 +217,7 @@ def test_a_byte_order_mark_and_other_scripts():
 
 def later_block(body: bytes):
     """A block that begins on line 1001 of a file with a header."""
-    dialect = read_dialect([b"id,date,price\n"], CSV, "drop/prices.csv")
+    dialect = read_dialect(lambda: [b"id,date,price\n"], CSV, "drop/prices.csv")
     return parse_csv(delivery(body, "drop/prices.csv", position=1, first_record=1001), dialect)
 
 
@@ -233,7 +237,7 @@ def test_bytes_that_are_no_text_cost_one_record():
 
 
 def test_a_file_that_cannot_be_read_is_one_quarantined_record():
-    dialect = read_dialect([b"Date,Price\n"], CSV, "drop/prices.csv")
+    dialect = read_dialect(lambda: [b"Date,Price\n"], CSV, "drop/prices.csv")
     first = parse_csv(delivery(b"Date,Price\n", "drop/prices.csv"), dialect)
     later = parse_csv(delivery(b"2020-01-01,1\n", "drop/prices.csv", position=1, first_record=2), dialect)
     (quarantined,) = first.quarantined

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kasparro_pipeline.sources.csv_text import MAX_RECORD, records_of, split
+from kasparro_pipeline.sources.csv.text import MAX_RECORD, records_of, split
 from kasparro_pipeline.sources.fields import RefusedError
 
 ALPHABET = 'ab",;\n\r'
@@ -33,7 +33,7 @@ ROWS = st.lists(st.lists(st.text('ab", \n', max_size=5), min_size=2, max_size=4)
 def test_what_a_csv_writer_wrote_is_read_back(rows, line_end, quoting):
     file = io.StringIO()
     csv.writer(file, lineterminator=line_end, quoting=quoting).writerows(rows)
-    assert [split(record, ",") for _, record in records_of(file.getvalue(), ",")] == rows
+    assert [split(record, ",") for _, record in records_of(file.getvalue())] == rows
 
 
 def test_a_quote_within_a_field_is_a_character():

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kasparro_pipeline.errors import KasparroError
-from kasparro_pipeline.sources import csv_blocks
-from kasparro_pipeline.sources.csv_blocks import MAX_BLOCK, MIN_BLOCK, file_digest, read_blocks
+from kasparro_pipeline.sources.csv import blocks as csv_blocks
+from kasparro_pipeline.sources.csv.blocks import MAX_BLOCK, MIN_BLOCK, file_digest, read_blocks
 from kasparro_tests.sources.samples import NOW
 
 HEADER = b"Name,Symbol,Date,Close\n"
@@ -98,7 +98,7 @@ def test_any_bytes_come_back_whole_and_quoted_fields_are_not_cut(tmp_path_factor
     file = tmp_path_factory.mktemp("any") / "any.csv"
     file.write_bytes(b"".join(pieces))
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"MIN_BLOCK": 8, "MAX_BLOCK": 64, "_WINDOW": 64 + 2 * csv_blocks.MAX_RECORD}.items():
+        for name, value in {"MIN_BLOCK": 8, "MAX_BLOCK": 64, "_WINDOW": 64 + 4 * csv_blocks.MAX_RECORD}.items():
             patch.setattr(csv_blocks, name, value)
         patch.setattr(csv_blocks, "_CUTS_PER_BYTE", 2**32 // 16)
         blocks = [block.body for block in blocks_of(file)]

@@ -1,0 +1,263 @@
+"""One CSV block to observations: whole columns at once where that is safe, the other records one by one.
+
+Everything decided here is decided by `Reader` too: ids and times by asking it once for each different text, numbers by
+patterns that leave no way to read them but one. So both ways give the same rows; a record that is not plain to see, or
+shares its key with another, is left to `parse_records`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kasparro_pipeline.sources.collect import FIRST_DAY, bounds, nothing, unreadable
+from kasparro_pipeline.sources.csv import numbers
+from kasparro_pipeline.sources.csv.dialect import CsvDialect
+from kasparro_pipeline.sources.csv.encoding import decode
+from kasparro_pipeline.sources.csv.lines import Fields, fields_of, lines_of
+from kasparro_pipeline.sources.csv.numbers import DecimalSign
+from kasparro_pipeline.sources.csv.records import Reader, check_quote, parse_records
+from kasparro_pipeline.sources.csv.text import records_of
+from kasparro_pipeline.sources.fields import RefusedError
+from kasparro_pipeline.sources.records import NUMBER_COLUMNS, OBSERVATION_SCHEMA, Delivery, ParsedPayload
+
+Mask = npt.NDArray[np.bool_]
+
+_NULLS = pa.array(["", "-", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "none"])
+_PLAIN = r"^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,2})?$"
+_COMMA_GROUPS = r"^-?[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?$"
+_COMMA_DECIMAL = r"^-?(?:[0-9]+|[1-9][0-9]{0,2}(?:\.[0-9]{3}){1,2})(?:,[0-9]+)?$"
+_DATE_TIME = (
+    r"^[12][0-9]{3}-[01][0-9]-[0-3][0-9][ T](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?(?:Z|\+00:00)?$"
+)
+_EPOCHS = ((r"^[1-9][0-9]{9}$", 10**6), (r"^[1-9][0-9]{12}$", 10**3))
+"""Forms of an epoch, and how many microseconds its unit has."""
+MAX_ANSWERS = 100_000
+"""Remembered for one file and group of columns."""
+
+_Answer = tuple[object, ...]
+_KEY = ("source_coin_id", "observed_at")
+_UTC = pa.timestamp("us", tz="UTC")
+
+
+def parse_csv(delivery: Delivery, dialect: CsvDialect, first_day: date = FIRST_DAY) -> ParsedPayload:
+    """The observations of one block; what is no observation is quarantined with its reason.
+
+    Of a file that cannot be read, the first block is one quarantined record that names the file; the others are none.
+    """
+    if dialect.problem is not None:
+        return unreadable(delivery, RefusedError(*dialect.problem)) if delivery.position == 0 else nothing()
+    layout = dialect.layout
+    text, clean = decode(delivery.body, dialect.encoding)
+    header_ends = layout.header_line - (delivery.first_record - 1)
+    if not clean:
+        whole = (entry for entry in records_of(text) if entry[0] > header_ends and not entry[1].isspace())
+        return parse_records(delivery, dialect, whole, first_day)
+    lines = lines_of(text, layout.delimiter).below(header_ends)
+    plain = _Plain(fields_of(lines, layout.delimiter, len(layout.header), layout.used), dialect)
+    plain.keep_within(*bounds(delivery, first_day))
+    plain.keep_unique()
+    rest = parse_records(delivery, dialect, lines.but(plain.positions), first_day)
+    if plain.leave(rest.observations):
+        rest = parse_records(delivery, dialect, lines.but(plain.positions), first_day)
+    observations = plain.observations(delivery)
+    if rest.observations.num_rows:
+        observations = pa.concat_tables([observations, rest.observations]).sort_by("position")
+    records = len(observations) - len(rest.observations) + rest.records
+    return ParsedPayload(observations, records, rest.duplicates, rest.quarantined)
+
+
+class _Plain:
+    """The records of a block that are read column by column; those that turn out not to be plain are left out."""
+
+    def __init__(self, fields: Fields, dialect: CsvDialect) -> None:
+        self._fields = fields
+        self._dialect = dialect
+        self._reader = Reader(dialect)
+        self._width = len(dialect.layout.header)
+        self._kept: Mask = np.ones(len(fields.positions), bool)
+        self._columns: dict[str, pa.Array] = {}
+        self._columns["observed_at"] = self._times()
+        self._coins()
+        self._quotes()
+        places = dict(dialect.layout.columns)
+        decimals = dict(dialect.decimals)
+        for name in NUMBER_COLUMNS:
+            if name in places:
+                self._columns[name] = self._numbers(fields.column(places[name]), decimals[name])
+        if "rank" in places:
+            (self._columns["rank"],) = self._asked(
+                "rank",
+                [places["rank"]],
+                lambda row: (numbers.whole("rank", row[places["rank"]], decimals["rank"]),),
+                [pa.int64()],
+            )
+
+    @property
+    def positions(self) -> npt.NDArray[np.int64]:
+        """Of the records that are still kept."""
+        return self._fields.positions[self._kept]
+
+    def keep_within(self, first: object, end: object) -> None:
+        """Leave out what was observed before `first` or not before `end`."""
+        times = self._columns["observed_at"]
+        inside = pc.and_(pc.greater_equal(times, pa.scalar(first, _UTC)), pc.less(times, pa.scalar(end, _UTC)))
+        self._keep(inside)
+
+    def keep_unique(self) -> None:
+        """Leave out all records whose coin and time another kept record has too."""
+        coins = self._columns["source_coin_id"].dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        times = self._columns["observed_at"].cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+        order = np.lexsort((times, coins))
+        order = order[self._kept[order]]
+        same = (coins[order][1:] == coins[order][:-1]) & (times[order][1:] == times[order][:-1])
+        self._kept[order[1:][same]] = False
+        self._kept[order[:-1][same]] = False
+
+    def leave(self, observations: pa.Table) -> bool:
+        """Leave out the records that share coin and time with one of `observations`; whether there are any."""
+        if not observations.num_rows or not self._kept.any():
+            return False
+        theirs = observations["observed_at"].combine_chunks()
+        maybe = pc.is_in(self._columns["observed_at"], theirs).to_numpy(zero_copy_only=False)
+        places = np.flatnonzero(maybe & self._kept)
+        keys = set(_keys(observations)) if len(places) else set()
+        ours = _keys({name: column.take(pa.array(places)) for name, column in self._columns.items() if name in _KEY})
+        shared = [place for place, key in zip(places, ours, strict=True) if key in keys]
+        self._kept[shared] = False
+        return bool(shared)
+
+    def observations(self, delivery: Delivery) -> pa.Table:
+        """The kept records."""
+        count = len(self._kept)
+        columns = {
+            "source": pa.repeat(delivery.source, count),
+            "fetched_at": pa.repeat(pa.scalar(delivery.fetched_at, _UTC), count),
+            "payload_sha256": pa.repeat(delivery.sha256, count),
+            "position": pa.array(self._fields.positions),
+            **self._columns,
+        }
+        arrays = [columns.get(field.name, pa.nulls(count, field.type)) for field in OBSERVATION_SCHEMA]
+        table = pa.table(arrays, OBSERVATION_SCHEMA)
+        return table if self._kept.all() else table.filter(pa.array(self._kept))
+
+    # -- columns ------------------------------------------------------------------------------------------------
+
+    def _times(self) -> pa.Array:
+        layout = self._dialect.layout
+        texts = self._fields.column(layout.times[0]).dictionary_encode()
+        found = _plain_times(texts.dictionary)
+        if found is not None:
+            return found.take(texts.indices)
+        indexes = [*layout.times, *([] if layout.time_of_day is None else [layout.time_of_day])]
+        (times,) = self._asked("times", indexes, lambda row: (self._reader.moment(row),), [_UTC])
+        self._keep(times.is_valid())
+        return times
+
+    def _coins(self) -> None:
+        layout = self._dialect.layout
+        places = dict(layout.columns)
+        indexes = [places[name] for name in ("source_coin_id", "symbol", "name") if name in places]
+        if layout.pair_index is not None:
+            indexes = [layout.pair_index]
+        ids, symbols, names = self._asked("coins", indexes, self._reader.identity, [pa.string()] * 3)
+        self._keep(ids.is_valid())
+        self._columns |= {"source_coin_id": ids, "symbol": symbols, "name": names}
+
+    def _quotes(self) -> None:
+        index = self._dialect.layout.quote_index
+        if index is not None:
+
+            def checked(row: list[str]) -> tuple[bool]:
+                check_quote(row[index], "")
+                return (True,)
+
+            self._asked("quotes", [index], checked, [pa.bool_()])
+
+    def _numbers(self, texts: pa.Array, decimal: DecimalSign | None) -> pa.Array:
+        """Texts as plain digits, as `numbers.number` gives them."""
+        unknown = pc.is_in(texts, _NULLS)
+        if decimal == ",":
+            good = pc.match_substring_regex(texts, _COMMA_DECIMAL)
+            texts = pc.replace_substring(pc.replace_substring(texts, ".", ""), ",", ".")
+        else:
+            good = pc.match_substring_regex(texts, _PLAIN)
+            if decimal == "." and not pc.all(pc.or_(good, unknown)).as_py():
+                grouped = pc.match_substring_regex(texts, _COMMA_GROUPS)
+                texts = pc.if_else(grouped, pc.replace_substring(texts, ",", ""), texts)
+                good = pc.or_(good, grouped)
+        self._keep(pc.or_(good, unknown))
+        return pc.if_else(unknown, pa.scalar(None, pa.string()), texts)
+
+    def _asked(
+        self,
+        what: str,
+        indexes: Sequence[int],
+        ask: Callable[[list[str]], Sequence[object]],
+        types: Sequence[pa.DataType],
+    ) -> list[pa.Array]:
+        """What `ask` says of each record, asked once for all of the file that look alike at `indexes`.
+
+        Records that it refuses are left out.
+        """
+        count = len(self._kept)
+        if not indexes:
+            answer = ask([""] * self._width)
+            return [pa.repeat(pa.scalar(value, kind), count) for value, kind in zip(answer, types, strict=True)]
+        columns = [self._fields.column(index) for index in indexes]
+        encoded = pc.binary_join_element_wise(*columns, "\0").dictionary_encode()
+        known = _answers(self._dialect, what)
+        if len(known) > MAX_ANSWERS:
+            known.clear()
+        answers: list[_Answer] = []
+        for key in encoded.dictionary.to_pylist():
+            if key not in known:
+                known[key] = self._answer(key, indexes, ask) or (None,) * (len(types) + 1)
+            answers.append(known[key])
+        *found, is_taken = zip(*answers, strict=True) if answers else [()] * (len(types) + 1)
+        if not all(is_taken):
+            self._keep(pa.array(is_taken, pa.bool_()).take(encoded.indices))
+        return [pa.array(values, kind).take(encoded.indices) for values, kind in zip(found, types, strict=True)]
+
+    def _answer(self, key: str, indexes: Sequence[int], ask: Callable[[list[str]], Sequence[object]]) -> _Answer | None:
+        """What `ask` says and that it says something; None where it refuses."""
+        row = [""] * self._width
+        for index, value in zip(indexes, key.split("\0"), strict=True):
+            row[index] = value
+        try:
+            return (*ask(row), True)
+        except RefusedError:
+            return None
+
+    def _keep(self, good: pa.Array) -> None:
+        self._kept &= good.fill_null(False).to_numpy(zero_copy_only=False)
+
+
+@lru_cache(maxsize=16)
+def _answers(dialect: CsvDialect, what: str) -> dict[str, _Answer]:  # noqa: ARG001 - it is the key
+    """What was said of the texts in earlier blocks of the file."""
+    return {}
+
+
+def _keys(table: pa.Table | dict[str, pa.Array]) -> Iterator[tuple[object, ...]]:
+    return zip(*(table[name].to_pylist() for name in _KEY), strict=True)
+
+
+def _plain_times(texts: pa.Array) -> pa.Array | None:
+    """The times, where all are written in one of the forms that are fast to read; else None."""
+    if pc.all(pc.match_substring_regex(texts, _DATE_TIME)).as_py():
+        bare = pc.replace_substring_regex(texts, r"(?:Z|\+00:00)$", "")
+        try:
+            return bare.cast(pa.timestamp("us")).cast(_UTC)
+        except pa.ArrowInvalid:  # such as 30 February
+            return None
+    for form, unit in _EPOCHS:
+        if pc.all(pc.match_substring_regex(texts, form)).as_py():
+            return pc.multiply(texts.cast(pa.int64()), unit).cast(_UTC)
+    return None

@@ -1,0 +1,266 @@
+"""Loading a generated CSV file, as ratios to a plain COPY: ``python -m kasparro_tests.bench.drops``.
+
+Each round takes in turns, so that a noisy machine harms all alike:
+
+- ``plain COPY``: the same rows into a logged table without key or index; reading the file is taken off;
+- ``drop``: from the file to ``observation``, its blocks kept, quarantine and account written: what a run does;
+- ``dlt``: the same file by dlt (Arrow, ADBC), without key, raw copy or quarantine; where it is installed
+  (``pip install -e '.[bench]'``).
+
+Each runs in a process of its own; memory is the greatest resident size of that process. Last, a year of daily files is
+dropped, and the time is taken in which a look finds that none has changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pyarrow as pa
+import sqlalchemy as sa
+
+from kasparro_pipeline.components.csv_source import CsvParser, changed_blocks, due_drops
+from kasparro_pipeline.components.observations import ObservationLoad
+from kasparro_pipeline.components.source_run import SourceRun
+from kasparro_pipeline.io_managers.postgres import TABLE, PostgresIOManager
+from kasparro_pipeline.io_managers.raw_payload import Deliveries, RawPayloadIOManager
+from kasparro_pipeline.settings import settings
+from kasparro_pipeline.sources.collect import FIRST_DAY
+from kasparro_pipeline.sources.csv.blocks import read_blocks
+from kasparro_pipeline.sources.csv.parse import parse_csv
+from kasparro_pipeline.sources.csv.reading import CsvReading
+from kasparro_pipeline.sources.drops import find_drops
+from kasparro_pipeline.warehouse.database import create_engine, current_engine
+from kasparro_pipeline.warehouse.tables import SCHEMA, merge_receipt, metadata, observation
+from kasparro_tests.bench.loads import database, plain_copy
+from kasparro_tests.sources.samples import CSV, delivered
+
+PLAIN, DROP, DLT = "plain COPY", "drop", "dlt"
+COINS = 5_000
+HEADER = "id,symbol,name,last_updated,current_price,market_cap,total_volume,circulating_supply,market_cap_rank\n"
+READING = CsvReading(CSV)
+DAYS = 365
+
+
+def main() -> None:
+    """Measure and print."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--rows", type=int, default=1_000_000)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--measure", choices=[*MEASURED, "year"], help=argparse.SUPPRESS)
+    arguments = options.parse_args()
+    if arguments.measure:
+        print(json.dumps(_measured(arguments.measure)))  # noqa: T201
+        return
+    with tempfile.TemporaryDirectory(prefix="kasparro-bench-drops-") as folder, database() as url:
+        _run(Path(folder), url, arguments.rows, arguments.rounds)
+
+
+def _run(folder: Path, url: sa.URL, rows: int, rounds: int) -> None:
+    environment = {
+        **os.environ,
+        "DATABASE_URL": url.render_as_string(hide_password=False),
+        "KASPARRO_DROP_DIR": str(folder / "drops"),
+    }
+    file = folder / "drops" / "bench" / "prices.csv"
+    file.parent.mkdir(parents=True)
+    _write(file, rows)
+    names = [PLAIN, DROP, *([DLT] if importlib.util.find_spec("dlt") else [])]
+    found = defaultdict(list)
+    for _ in range(rounds):
+        _empty(url)
+        for name in names:
+            found[name].append(_process(name, environment))
+    _print(found, rows, rounds, file.stat().st_size)
+    file.unlink()
+    for day in range(DAYS):
+        _write(file.with_name(f"{day:03}.csv"), 100, day)
+    _empty(url)
+    year = _process("year", environment)
+    print(f"{DAYS} files that have not changed: known in {year['seconds']:.3f} s (goal 0.5 s or less)")  # noqa: T201
+
+
+def _process(name: str, environment: dict[str, str]) -> dict[str, float]:
+    command = [sys.executable, "-m", "kasparro_tests.bench.drops", "--measure", name]
+    result: dict[str, float] = json.loads(subprocess.check_output(command, env=environment).splitlines()[-1])
+    return result
+
+
+def _empty(url: sa.URL) -> None:
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        tables = ", ".join(table.fullname for table in metadata.sorted_tables)
+        connection.exec_driver_sql(f"TRUNCATE plain, {tables}")
+        connection.exec_driver_sql("DROP SCHEMA IF EXISTS dlt_bench CASCADE")
+    engine.dispose()
+
+
+def _print(found: dict[str, list[dict[str, float]]], rows: int, rounds: int, size: int) -> None:
+    print(f"a CSV file of {size / 1e6:.0f} MB, {rows} records, {rounds} rounds, medians")  # noqa: T201
+    for name, goal in ((PLAIN, ""), (DROP, "goal 0.35 or more, 200 MB or less"), (DLT, "")):
+        if name not in found:
+            print(f"{name}: not installed")  # noqa: T201
+            continue
+        seconds = statistics.median(run["seconds"] for run in found[name])
+        memory = max(run["megabytes"] for run in found[name])
+        print(  # noqa: T201
+            f"{name:11} {seconds:6.2f} s  {rows / seconds:9.0f} rows/s  {_ratio(found[PLAIN], found[name]):5.2f} of "
+            f"plain COPY  {memory:4.0f} MB  {goal}"
+        )
+    if DLT in found:
+        print(f"a drop is {_ratio(found[DLT], found[DROP]):.2f} times as fast as dlt (goal 2.5 or more)")  # noqa: T201
+
+
+def _ratio(of: list[dict[str, float]], to: list[dict[str, float]]) -> float:
+    return statistics.median(a["seconds"] / b["seconds"] for a, b in zip(of, to, strict=True))
+
+
+def _write(file: Path, rows: int, day: int = 0) -> None:
+    """Snapshots of coins, an hour apart; always the same."""
+    digits = random.Random(day)
+    with file.open("w") as out:
+        out.write(HEADER)
+        for start in range(0, rows, COINS):
+            moment = datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=day, hours=start // COINS)
+            out.writelines(
+                f"coin-{coin},s{coin},Generated Coin {coin},{moment:%Y-%m-%dT%H:%M:%S}.{digits.randrange(1000):03}Z,"
+                f"{digits.random() * 100:.8f},{digits.randrange(10**11)},{digits.randrange(10**9)}.25,"
+                f"{digits.randrange(10**8)},{coin + 1}\n"
+                for coin in range(min(COINS, rows - start))
+            )
+
+
+# -- one measurement, in a process of its own ---------------------------------------------------------------------
+
+
+def _measured(name: str) -> dict[str, float]:
+    _load([])  # so that what is imported late, and the first connection, are not in the time
+    seconds = MEASURED[name]() if name in MEASURED else _year()
+    return {"seconds": seconds, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def _timed(work: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _plain() -> float:
+    frames = _Frames()
+
+    def copy() -> None:
+        with current_engine().begin() as connection:
+            plain_copy(connection, frames)
+
+    return _timed(copy) - frames.seconds
+
+
+class _Frames:
+    """The observations in the file."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        """Spent on reading them."""
+        self._frames = self._read()
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        return self
+
+    def __next__(self) -> pa.Table:
+        started = time.perf_counter()
+        try:
+            return next(self._frames)
+        finally:
+            self.seconds += time.perf_counter() - started
+
+    def _read(self) -> Iterator[pa.Table]:
+        (drop,) = find_drops(settings().drop_dir)
+
+        def blocks():
+            return read_blocks(
+                drop.path, source=drop.source, partition="p", request=drop.partition, fetched_at=datetime.now(UTC)
+            )
+
+        dialect = READING.dialect(lambda: (block.body for block in blocks()), drop.partition, 2026)
+        for block in blocks():
+            yield parse_csv(delivered(block), dialect).observations
+
+
+def _drop() -> float:
+    return _timed(lambda: _load([drop.partition for drop in due_drops()]))
+
+
+def _load(partitions: list[str]) -> None:
+    """What the assets' steps do with these drops, without Dagster around them."""
+    found = {drop.partition: drop for drop in find_drops(settings().drop_dir)}
+    raw = RawPayloadIOManager(current_engine)
+    raw.handle_output(
+        dg.build_output_context(run_id="bench"),
+        (block for partition in partitions for block in changed_blocks(found[partition])),
+    )
+    deliveries = Deliveries(current_engine(), "csv_*", partitions)
+    run = SourceRun(current_engine, "bench", "csv_drops/observations", "bench", frozenset(["csv_bench"]))
+    load = ObservationLoad(current_engine, deliveries, CsvParser("bench", READING, FIRST_DAY, deliveries), run).load()
+    context = dg.build_output_context(
+        asset_key=["csv_drops", "observations"], definition_metadata={TABLE: observation.fullname}, run_id="bench"
+    )
+    PostgresIOManager(current_engine, metadata, receipts=merge_receipt).handle_output(context, load)
+
+
+def _dlt() -> float:
+    import dlt  # noqa: PLC0415 - may not be there
+    from pyarrow import csv  # noqa: PLC0415
+
+    (drop,) = find_drops(settings().drop_dir)
+    numbers = dict.fromkeys(("current_price", "market_cap", "total_volume", "circulating_supply"), pa.decimal128(38, 9))
+    url = current_engine().url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+    def batches() -> Iterator[pa.Table]:
+        for batch in csv.open_csv(drop.path, convert_options=csv.ConvertOptions(column_types=numbers)):
+            yield pa.Table.from_batches([batch])
+
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline = dlt.pipeline(
+            "bench",
+            destination=dlt.destinations.postgres(url),
+            dataset_name="dlt_bench",
+            pipelines_dir=folder,
+        )
+        resource_ = dlt.resource(batches(), name="prices", write_disposition="append")
+        seconds = _timed(lambda: pipeline.run(resource_, loader_file_format="parquet"))
+    with current_engine().connect() as connection:
+        loaded = connection.execute(sa.text("SELECT count(*) FROM dlt_bench.prices")).scalar()
+        assert loaded == connection.execute(sa.text(f"SELECT count(*) FROM {SCHEMA}.observation")).scalar()
+    return seconds
+
+
+def _year() -> float:
+    _load([drop.partition for drop in due_drops()])
+
+    def look() -> None:
+        assert due_drops() == []
+        # And where everything is looked at all the same, as when all partitions are materialized by hand:
+        assert not any(list(changed_blocks(drop)) for drop in find_drops(settings().drop_dir))
+
+    return _timed(look)
+
+
+MEASURED: dict[str, Callable[[], float]] = {PLAIN: _plain, DROP: _drop, DLT: _dlt}
+
+
+if __name__ == "__main__":
+    main()
