@@ -36,7 +36,7 @@ PACKED = [
 ]
 
 
-@pytest.mark.parametrize("content", PACKED)
+@pytest.mark.parametrize("content", PACKED, ids=["gzip", "gzip in two", "zip", "zip of a Mac", "plain"])
 def test_packed_files_are_read_whatever_they_are_called(content, tmp_path):
     file = tmp_path / "prices.csv"
     file.write_bytes(content)
@@ -70,6 +70,7 @@ def locked() -> bytes:
         (b"\xd0\xcf\x11\xe0" + b"x" * 600, "binary_file", "xls"),
         (b"PAR1" + b"\0" * 10, "binary_file", "Parquet"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "file",
 )
 def test_what_cannot_be_unpacked_is_one_quarantined_record_that_says_what_to_do(content, code, said, tmp_path):
     file = tmp_path / "prices.zip"
