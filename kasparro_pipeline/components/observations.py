@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -212,16 +212,24 @@ def _write_coins(connection: sa.Connection, observations: pa.Table) -> None:
     }
     statement = insert(source_coin)
     new, old = statement.excluded, source_coin.c
+    later = new.last_seen >= old.last_seen
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=key,
             set_={
-                "symbol": sa.case((new.last_seen >= old.last_seen, new.symbol), else_=old.symbol),
-                "name": sa.case((new.last_seen >= old.last_seen, new.name), else_=old.name),
+                "symbol": _word(later, new.symbol, old.symbol),
+                "name": _word(later, new.name, old.name),
                 "first_seen": sa.func.least(old.first_seen, new.first_seen),
                 "last_seen": sa.func.greatest(old.last_seen, new.last_seen),
             },
-            where=(new.last_seen >= old.last_seen) | (new.first_seen < old.first_seen),
+            where=later | (new.first_seen < old.first_seen) | old.name.is_(None),
         ),
         coins.rename_columns([names.get(name, name) for name in coins.column_names]).to_pylist(),
     )
+
+
+def _word(
+    later: sa.ColumnElement[bool], new: sa.ColumnElement[Any], old: sa.ColumnElement[Any]
+) -> sa.ColumnElement[Any]:
+    """The later observation's word; the other one's where it has none, as a history without names."""
+    return sa.case((later, sa.func.coalesce(new, old)), else_=sa.func.coalesce(old, new))

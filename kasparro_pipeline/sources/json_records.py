@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -41,12 +41,15 @@ class JsonMapping:
     """Path to the array of records; empty: the answer itself."""
     zero_is_null: frozenset[str] = frozenset()
     """Number columns in which the source writes 0 for "not known"."""
+    one_coin: bool = False
+    """All records are about the coin that was asked for, and do not name it."""
 
     def __post_init__(self) -> None:
         unknown = (set(self.columns) | self.zero_is_null) - set(ROW_COLUMNS)
         if unknown:
             raise KasparroError(f"mapping: no column {', '.join(sorted(unknown))}; there are {', '.join(ROW_COLUMNS)}")
-        missing = {"source_coin_id", "price_usd"} - set(self.columns)
+        needed = {"price_usd", "observed_at"} if self.one_coin else {"price_usd", "source_coin_id"}
+        missing = needed - set(self.columns)
         if missing:
             raise KasparroError(f"mapping: {', '.join(sorted(missing))} must be mapped")
         paths = set(self.columns.values())
@@ -62,21 +65,58 @@ class JsonMapping:
         return "observed_at" not in self.columns
 
 
-def parse_json(delivery: Delivery, mapping: JsonMapping, first_day: date = FIRST_DAY) -> ParsedPayload:
-    """The observations of one JSON payload; what is no observation is quarantined with its reason."""
+class Coin(NamedTuple):
+    """What a source calls one coin."""
+
+    source_coin_id: str
+    symbol: str | None
+    name: str | None
+
+
+def parse_json(
+    delivery: Delivery, mapping: JsonMapping, first_day: date = FIRST_DAY, coin: Coin | None = None
+) -> ParsedPayload:
+    """The observations of one JSON payload; what is no observation is quarantined with its reason.
+
+    `coin` is whom the records are about, where they do not name it.
+    """
     collector = Collector(delivery, lambda position: f"{delivery.request} record {position}", first_day)
     try:
         records = records_at(delivery.body, mapping.record_path)
     except RefusedError as refused:
         return unreadable(delivery, refused)
     reader = _reader(tuple(mapping.columns.items()), mapping.zero_is_null)
-    fetched_at = delivery.fetched_at if mapping.uses_fetched_at else None
+    blank: list[object] = [None] * len(ROW_COLUMNS)
+    blank[1] = delivery.fetched_at if mapping.uses_fetched_at else None
+    if coin is not None:
+        blank[0], blank[2], blank[3] = coin
     for position, record in enumerate(records, 1):
         try:
-            collector.take(position, reader.row(record, fetched_at), record)
+            collector.take(position, reader.row(record, blank), record)
         except RefusedError as refused:
             collector.refuse(position, refused, record)
     return collector.parsed()
+
+
+def coin_ids(records: Iterable[msgspec.Raw | bytes], path: Path) -> set[str]:
+    """The coins that `records` are about; `path` leads to the id. Records that have none do not count."""
+    read = _id_reader(path)
+    return {coin for record in records if (coin := read(record)) is not None}
+
+
+@lru_cache
+def _id_reader(path: Path) -> Callable[[msgspec.Raw | bytes], str | None]:
+    struct, attributes = _struct({path: _TEXT})
+    decode, value = msgspec.json.Decoder(struct).decode, attrgetter(attributes[path])
+
+    def read(record: msgspec.Raw | bytes) -> str | None:
+        try:
+            found = value(decode(record))
+            return None if found is None else fields.text("source_coin_id", found)
+        except (RefusedError, *UNREADABLE):
+            return None
+
+    return read
 
 
 class _Reader:
@@ -89,11 +129,10 @@ class _Reader:
         self._values: Callable[[Any], tuple[Any, ...]] = attrgetter(*(attributes[path] for path in names.values()))
         self._price = list(names).index("price_usd")
         self._price_path = names["price_usd"]
-        self._plan = [(ROW_COLUMNS.index(name), name, _convert(name, name in zero_is_null)) for name in names]
+        self._plan = [(ROW_COLUMNS.index(name), name, converter(name, name in zero_is_null)) for name in names]
 
-    def row(self, record: msgspec.Raw | bytes, fetched_at: object) -> Row:
-        row: list[object] = [None] * len(ROW_COLUMNS)
-        row[1] = fetched_at
+    def row(self, record: msgspec.Raw | bytes, blank: list[object]) -> Row:
+        row = blank.copy()
         try:
             values = self._values(self._decode(record))
             for (index, column, convert), value in zip(self._plan, values, strict=True):
@@ -149,7 +188,8 @@ def _struct(leaves: Mapping[Path, Any]) -> tuple[type[msgspec.Struct], dict[Path
     return msgspec.defstruct("Record", members, rename=names), attributes
 
 
-def _convert(column: str, zero_is_null: bool) -> Callable[[str, Any], object]:
+def converter(column: str, zero_is_null: bool) -> Callable[[str, Any], object]:
+    """What reads the column's values: a function of its name and a value, as text or as source text of JSON."""
     if column in _TEXT_COLUMNS:
         return fields.text
     if column == "observed_at":

@@ -69,7 +69,7 @@ def test_asks_again_after_what_can_pass(fault):
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (Reply(b'{"error":"coin not found"}', 404), 'answered 404 Not Found after 1 try: {"error":"coin not found"}; '),
+        (Reply(b'{"error":"coin not found"}', 404), "answered 404 Not Found after 1 try: coin not found; "),
         (Reply(b'{"error":"bad key"}', 401), "answered 401 Unauthorized after 1 try"),
         (Reply(b"no", 403), "answered 403 Forbidden"),
         (Reply(b"", 301, {"Location": "http://127.0.0.1:1/"}), "answered 301"),
@@ -86,7 +86,10 @@ def test_fails_at_once_after_what_cannot_pass(fault, said):
     ("fault", "said"),
     [
         (Reply(b"Throttled", 429), "answered 429 Too Many Requests after 3 tries: Throttled; lower the rate limit"),
-        (Reply(RATE_LIMIT), "answered error_code 429 under HTTP 200 after 3 tries: {"),
+        (
+            Reply(RATE_LIMIT),
+            "answered error_code 429 under HTTP 200 after 3 tries: You've exceeded the Rate Limit.; lower the rate",
+        ),
         (
             Reply(PAGE, headers={"Content-Type": "text/html"}),
             "not complete JSON (text/html) after 3 tries: <html><body>",
