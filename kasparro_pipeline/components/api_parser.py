@@ -15,7 +15,7 @@ from kasparro_pipeline.sources.records import ParsedPayload
 from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.tables import source_coin
 
-PARSER = "json-1"
+PARSER = "json-2"
 """Raised by one whenever the code would make other observations of the same bytes."""
 
 
