@@ -12,7 +12,15 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["kasparro_pipeline*", "kasparro_api*"]),
     package_data={
-        "kasparro_pipeline": ["py.typed", "defs/**/*.yaml", "components/templates/*.yaml", "**/*.sql", "**/*.csv", "**/*.ini", "**/*.mako"],
+        "kasparro_pipeline": [
+            "py.typed",
+            "defs/**/*.yaml",
+            "components/templates/*.yaml",
+            "**/*.sql",
+            "**/*.csv",
+            "**/*.ini",
+            "**/*.mako",
+        ],
         "kasparro_api": ["py.typed"],
     },
     entry_points={"console_scripts": ["kasparro = kasparro_pipeline.cli:main"]},

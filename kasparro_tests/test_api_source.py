@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -32,8 +33,9 @@ from kasparro_pipeline.warehouse.tables import (
     vendor_call,
 )
 from kasparro_tests.sources.vendor import Reply, Vendor, running_vendor
-from kasparro_tests.test_load import Environment, assert_accounts_add_up, kasparro, running
+from kasparro_tests.test_load import REALDATA, Environment, assert_accounts_add_up, kasparro, running
 
+REPLAY = REALDATA.parent / "tools" / "vendor_replay.py"
 NOT_ASKED = "http://127.0.0.1:1"
 
 
@@ -64,18 +66,19 @@ def definitions() -> dg.Definitions:
     return defs()
 
 
+def run_job(definitions: dg.Definitions, source: str, day: date | None = None) -> str | None:
+    """Run a source's job for a day, by default today; the error it ended with."""
+    key = (day or datetime.now(UTC).date()).isoformat()
+    result = definitions.resolve_job_def(source).execute_in_process(
+        instance=dg.DagsterInstance.get(), run_config=QUIET, tags=range_tags(key, key), raise_on_error=False
+    )
+    return None if result.success else _first_error(result)
+
+
 @pytest.fixture
 def load(definitions: dg.Definitions) -> Callable[..., str | None]:
-    """Runs CoinGecko's job; the error it ended with."""
-
-    def run(first: date | None = None, last: date | None = None) -> str | None:
-        days = [(day or datetime.now(UTC).date()).isoformat() for day in (first, last or first)]
-        result = definitions.resolve_job_def("coingecko").execute_in_process(
-            instance=dg.DagsterInstance.get(), run_config=QUIET, tags=range_tags(*days), raise_on_error=False
-        )
-        return None if result.success else _first_error(result)
-
-    return run
+    """Runs CoinGecko's job."""
+    return partial(run_job, definitions, "coingecko")
 
 
 def sums(env: Environment) -> tuple[int, ...]:
@@ -201,4 +204,42 @@ def test_a_coin_without_a_history_does_not_stop_the_others(loading, load) -> Non
         rows = env.rows(sa.select(observation))
         assert len(rows) == 9  # equal bytes, yet each coin its own
         assert {(str(row.price_usd), row.market_cap_usd) for row in rows} == {("1.50", None)}
+        assert_accounts_add_up(env)
+
+
+@contextmanager
+def replaying() -> Iterator[str]:
+    """Recorded answers behind the vendors' paths, by the server that comes with them."""
+    command = [sys.executable, REPLAY, "--port", "0"]
+    command += ["--coingecko", REALDATA / "coingecko/markets/2022-08-02_top250.json"]
+    command += ["--coinpaprika", REALDATA / "coinpaprika/tickers_2021-08-12_3795.json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().split()[-1]
+        process.terminate()
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not REPLAY.is_file(), reason="KASPARRO_REALDATA names no folder with a replay server beside it")
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"status": 429, "retry_after": 1},
+        {"kind": "truncate"},
+        {"kind": "reset"},
+        {"kind": "html"},
+        {"kind": "slow", "seconds": 1},
+        {"kind": "ok_error"},
+    ],
+    ids=str,
+)
+def test_recorded_answers_load_whole_through_faults(server, template, tmp_path, definitions, fault) -> None:
+    with replaying() as url, kasparro(server, template, tmp_path, f"{url}/api/v3", f"{url}/v1") as env:
+        for source, path, records in (("coingecko", "/coins/markets", 250), ("coinpaprika", "/tickers", 3795)):
+            httpx.post(f"{url}/_replay/faults", json={**fault, "path": path, "times": 2})
+            assert run_job(definitions, source) is None
+            loaded = sa.select(sa.func.count()).where(observation.c.source == source)
+            assert env.rows(loaded) == [(records,)]
+        log = httpx.get(f"{url}/_replay/log").json()
+        assert sum(entry["fault"] is not None for entry in log) >= 4
         assert_accounts_add_up(env)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 import dagster as dg
 from pydantic import Field, model_validator
@@ -15,34 +15,46 @@ from kasparro_pipeline.components.partitions import daily, today
 from kasparro_pipeline.components.scaffold import ApiSourceScaffolder
 from kasparro_pipeline.components.source_assets import observations_asset, raw_asset, source_job
 from kasparro_pipeline.components.source_run import SourceRun
+from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.io_managers.postgres import Load
 from kasparro_pipeline.io_managers.raw_payload import Deliveries
 from kasparro_pipeline.settings import Settings, settings
 from kasparro_pipeline.sources import paging
 from kasparro_pipeline.sources.api import MAX_LOST_PERCENT, ApiSpec
+from kasparro_pipeline.sources.collect import ROW_COLUMNS
 from kasparro_pipeline.sources.history import HistoryMapping, HistorySpec
 from kasparro_pipeline.sources.http import RequestPolicy
-from kasparro_pipeline.sources.json_records import JsonMapping
+from kasparro_pipeline.sources.json_records import NUMBERS, JsonMapping
 from kasparro_pipeline.sources.json_text import Path
 from kasparro_pipeline.sources.records import Payload
 from kasparro_pipeline.warehouse.calls import CallLedger
 from kasparro_pipeline.warehouse.database import current_engine
 
-Number = Literal[
-    "price_usd", "market_cap_usd", "volume_24h_usd", "circulating_supply", "total_supply", "max_supply", "rank"
-]
-Column = Literal["source_coin_id", "observed_at", "symbol", "name", Number]
+
+def _schema(**rules: object) -> dg.Resolver:
+    """What ``dg check`` holds the YAML to beyond the type, which alone lets any text pass: it may be a template."""
+    resolver: dg.Resolver = dg.Resolver.default(json_schema_extra=rules)
+    return resolver
+
+
+Whole = Annotated[int, _schema(type="integer")]
+MaybeWhole = Annotated[int | None, _schema(type=["integer", "null"])]
+Real = Annotated[float, _schema(type="number")]
+YesNo = Annotated[bool, _schema(type="boolean")]
+Columns = Annotated[dict[str, str], _schema(type="object", propertyNames={"enum": list(ROW_COLUMNS)})]
+Series = Annotated[dict[str, str], _schema(type="object", propertyNames={"enum": list(NUMBERS)})]
+ZeroIsNull = Annotated[list[str], _schema(type="array", items={"enum": list(NUMBERS)})]
 
 
 class Paging(dg.Model, dg.Resolvable):
     """By page number or offset, where a page with fewer than `size` records is the last; or by cursor."""
 
     by: Literal["page", "offset", "cursor"] = "page"
-    size: int = Field(gt=0)
+    size: Whole = Field(gt=0)
     size_param: str = "per_page"
     param: str | None = None
     """Parameter that names the page; None: called like `by`."""
-    first: int = 1
+    first: Whole = 1
     """The first page's number; a cursor or an offset has none."""
     next_path: str | None = None
     """With a cursor: dotted path in the answer to the next one; nothing or null there in the last answer."""
@@ -63,8 +75,8 @@ class Paging(dg.Model, dg.Resolvable):
 class Budget(dg.Model, dg.Resolvable):
     """Calls that the vendor's plan allows, tries included; days and months are UTC's."""
 
-    per_day: int | None = Field(default=None, gt=0)
-    per_month: int | None = Field(default=None, gt=0)
+    per_day: MaybeWhole = Field(default=None, gt=0)
+    per_month: MaybeWhole = Field(default=None, gt=0)
 
 
 class History(dg.Model, dg.Resolvable):
@@ -79,12 +91,12 @@ class History(dg.Model, dg.Resolvable):
     to_param: str
     times: Literal["unix", "iso", "day"] = "unix"
     """How both are written: seconds since 1970, RFC 3339, or the day alone."""
-    max_days: int | None = Field(default=None, gt=0)
+    max_days: MaybeWhole = Field(default=None, gt=0)
     """Days that one call may ask for; a longer range takes several."""
     record_path: str = ""
-    columns: dict[Column, str] = {}
+    columns: Columns = {}
     """Where the answer is an array of points: column to dotted path in a point; needs ``observed_at``."""
-    series: dict[Number, str] = {}
+    series: Series = {}
     """Where it holds an array of ``[time, value]`` for each column: column to dotted path of its array."""
 
     @model_validator(mode="after")
@@ -126,7 +138,7 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
     """
 
     source: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    priority: int
+    priority: Whole
     """The lower, the sooner this source's word is taken when sources disagree."""
     base_url: str
     """The vendor's own, up to its version: ``https://api.coingecko.com/api/v3``."""
@@ -137,22 +149,30 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
     paging: Paging | None = None
     record_path: str = ""
     """Dotted path to the array of records; empty: the answer itself."""
-    columns: dict[Column, str]
+    columns: Columns
     """Column of an observation to the dotted path of its value in a record."""
-    zero_is_null: list[Number] = []
+    zero_is_null: ZeroIsNull = []
     """Columns in which the vendor writes 0 for "not known"."""
-    max_lost_percent: float = Field(default=MAX_LOST_PERCENT, ge=0, le=100)
+    max_lost_percent: Real = Field(default=MAX_LOST_PERCENT, ge=0, le=100)
     """A snapshot that lacks more of the coins of the one before is not believed."""
     history: History | None = None
     auth_header: str | None = None
-    per_minute: int = Field(gt=0)
+    per_minute: Whole = Field(gt=0)
     """Requests a minute that the vendor allows."""
     budget: Budget = Budget()
-    timeout: float = Field(default=30, gt=0)
+    timeout: Real = Field(default=30, gt=0)
     """Seconds for connecting, and for each pause within an answer."""
-    http2: bool = False
+    http2: YesNo = False
     refresh: str
     """Cron line, in UTC."""
+
+    @model_validator(mode="after")
+    def _can_be_parsed(self) -> ApiSource:
+        try:
+            self._parser()
+        except KasparroError as error:
+            raise ValueError(str(error)) from None
+        return self
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002 - Dagster's signature
         """The two assets, a job over both, and its schedule."""
