@@ -235,12 +235,15 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
             {self.auth_header: key.get_secret_value()} if key and self.auth_header else {},
         )
 
-    def _parser(self, deliveries: Deliveries | None = None) -> ApiParser:
-        zero_is_null: frozenset[str] = frozenset(self.zero_is_null)
+    @property
+    def snapshot_mapping(self) -> JsonMapping:
+        """Where a snapshot's records and their values are."""
         columns: dict[str, Path] = {column: _path(path) for column, path in self.columns.items()}
-        snapshot = JsonMapping(columns, _path(self.record_path), zero_is_null)
-        history = self.history.mapping(zero_is_null) if self.history else None
-        return ApiParser(snapshot, history, settings().first_day, deliveries)
+        return JsonMapping(columns, _path(self.record_path), frozenset(self.zero_is_null))
+
+    def _parser(self, deliveries: Deliveries | None = None) -> ApiParser:
+        history = self.history.mapping(frozenset(self.zero_is_null)) if self.history else None
+        return ApiParser(self.snapshot_mapping, history, settings().first_day, deliveries)
 
 
 def _path(dotted: str) -> Path:

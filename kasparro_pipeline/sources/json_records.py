@@ -24,7 +24,7 @@ _TEXT_COLUMNS = frozenset({"source_coin_id", "symbol", "name"})
 _keys = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 NUMBERS = (*NUMBER_COLUMNS, "rank")
 RANK = ROW_COLUMNS.index("rank")
-_PLAIN = r"(?:-?[0-9]{1,40}+(?:\.[0-9]{1,40}+)?+|null)"
+_PLAIN = r"(?:-?[0-9]{1,40}+(?:\.[0-9]{1,40}+)?+(?:[eE][-+]?[0-9]{1,2}+)?+|null)"
 _ABSENT = msgspec.Raw(b"null")
 """A number column that the record does not have; told from a null by being this object."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
