@@ -166,6 +166,9 @@ def test_an_answer_that_lost_most_coins_fails_and_the_next_one_is_taken(loading,
         assert [request["page"] for request in vendor.requests] == ["1"] * 5  # read once more for coin-0
         (kept,) = env.rows(sa.select(last_sweep.c.coins))
         assert len(kept.coins) == 89
+        event = dg.DagsterInstance.get().get_latest_materialization_event(dg.AssetKey(["coingecko", "raw"]))
+        metadata = event.asset_materialization.metadata
+        assert (metadata["vanished"].value, metadata["coins"].value) == ("coin-0", 89)
         assert_accounts_add_up(env)
 
 
