@@ -159,16 +159,17 @@ def test_the_second_load_changes_nothing(loaded) -> None:
     assert_changes_nothing(loaded[0])
 
 
-def test_a_past_day_fetches_nothing(loaded) -> None:
+def test_a_past_day_is_never_given_todays_numbers(loaded) -> None:
     environment_, _ = loaded
     before = environment_.count(delivery), environment_.count(raw_payload), environment_.count(observation)
     past = environment_.today - timedelta(days=40)
-    with running_vendor(Reply(status=403)) as vendor, pytest.MonkeyPatch.context() as patch:
+    with running_vendor(Reply(b'{"error":"not found"}', 404)) as vendor, pytest.MonkeyPatch.context() as patch:
         for source in VENDORS:
             patch.setenv(f"KASPARRO_{source.upper()}_URL", vendor.url)
         report = Loader().load(VENDORS, past, past + timedelta(days=1))
     assert not report.failed, report
-    assert vendor.requests == []
+    asked = {request["path"].removeprefix("/v1").split("/")[-1] for request in vendor.requests}
+    assert asked == {"range", "historical"}  # the history endpoints, and no snapshot
     assert (environment_.count(delivery), environment_.count(raw_payload), environment_.count(observation)) == before
 
 

@@ -1,52 +1,138 @@
-"""A vendor's API as two assets: its payloads, and the observations in them."""
+"""A vendor's API as two assets: its payloads, and the observations in them. All of it is said in one defs.yaml."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Annotated, Literal
 
 import dagster as dg
-import sqlalchemy as sa
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from kasparro_pipeline.components.drift import KEY_COLUMNS, Shaped, report_drift
+from kasparro_pipeline.components.api_fetch import ApiFetch, Vendor
+from kasparro_pipeline.components.api_parser import ApiParser
+from kasparro_pipeline.components.drift import report_drift
 from kasparro_pipeline.components.observations import ObservationLoad
 from kasparro_pipeline.components.partitions import ONLY_WAITING, daily, today
+from kasparro_pipeline.components.scaffold import ApiSourceScaffolder
 from kasparro_pipeline.components.source_assets import drift_check, observations_asset, raw_asset, source_job
 from kasparro_pipeline.components.source_run import SourceRun
+from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.io_managers.postgres import Load
-from kasparro_pipeline.io_managers.raw_payload import Deliveries, Kept
+from kasparro_pipeline.io_managers.raw_payload import Deliveries
 from kasparro_pipeline.settings import Settings, settings
-from kasparro_pipeline.sources.api import ApiSpec, PageNumbers, Sweep, fetch_pages
-from kasparro_pipeline.sources.fields import RefusedError
-from kasparro_pipeline.sources.http import RequestPolicy, VendorClient
-from kasparro_pipeline.sources.json_records import JsonMapping, parse_json
-from kasparro_pipeline.sources.json_text import records_at
-from kasparro_pipeline.sources.records import ParsedPayload, Payload
-from kasparro_pipeline.sources.shape import json_shape
+from kasparro_pipeline.sources import paging
+from kasparro_pipeline.sources.api import MAX_LOST_PERCENT, ApiSpec
+from kasparro_pipeline.sources.collect import ROW_COLUMNS
+from kasparro_pipeline.sources.history import HistoryMapping, HistorySpec
+from kasparro_pipeline.sources.http import RequestPolicy
+from kasparro_pipeline.sources.json_records import NUMBERS, JsonMapping
+from kasparro_pipeline.sources.json_text import Path
+from kasparro_pipeline.sources.records import Payload
+from kasparro_pipeline.warehouse.calls import CallLedger
 from kasparro_pipeline.warehouse.database import current_engine
-from kasparro_pipeline.warehouse.tables import checkpoint
 
-PARSER = "json-1"
-"""Raised by one whenever the code would make other observations of the same bytes."""
 
-RESUME_WITHIN = timedelta(hours=1)
-"""An unfinished sweep older than this is begun anew: ranks have moved, so its pages no longer fit together."""
+def _schema(**rules: object) -> dg.Resolver:
+    """What ``dg check`` holds the YAML to beyond the type, which alone lets any text pass: it may be a template."""
+    resolver: dg.Resolver = dg.Resolver.default(json_schema_extra=rules)
+    return resolver
+
+
+Whole = Annotated[int, _schema(type="integer")]
+MaybeWhole = Annotated[int | None, _schema(type=["integer", "null"])]
+Real = Annotated[float, _schema(type="number")]
+YesNo = Annotated[bool, _schema(type="boolean")]
+Columns = Annotated[dict[str, str], _schema(type="object", propertyNames={"enum": list(ROW_COLUMNS)})]
+Series = Annotated[dict[str, str], _schema(type="object", propertyNames={"enum": list(NUMBERS)})]
+ZeroIsNull = Annotated[list[str], _schema(type="array", items={"enum": list(NUMBERS)})]
 
 
 class Paging(dg.Model, dg.Resolvable):
-    """Paging by number, from 1; a page with fewer than `size` records is the last."""
+    """By page number or offset, where a page with fewer than `size` records is the last; or by cursor."""
 
-    size: int = Field(gt=0)
-    page_param: str = "page"
+    by: Literal["page", "offset", "cursor"] = "page"
+    size: Whole = Field(gt=0)
     size_param: str = "per_page"
+    param: str | None = None
+    """Parameter that names the page; None: called like `by`."""
+    first: Whole = 1
+    """The first page's number; a cursor or an offset has none."""
+    next_path: str | None = None
+    """With a cursor: dotted path in the answer to the next one; nothing or null there in the last answer."""
+
+    @model_validator(mode="after")
+    def _cursor_is_found(self) -> Paging:
+        if (self.by == "cursor") != (self.next_path is not None):
+            raise ValueError("next_path belongs to paging by cursor, which needs it")
+        return self
+
+    def spec(self) -> paging.Paging:
+        """As the fetcher takes it."""
+        return paging.Paging(
+            self.by, self.size, self.param or self.by, self.size_param, self.first, _path(self.next_path or "")
+        )
 
 
+class Budget(dg.Model, dg.Resolvable):
+    """Calls that the vendor's plan allows, tries included; days and months are UTC's."""
+
+    per_day: MaybeWhole = Field(default=None, gt=0)
+    per_month: MaybeWhole = Field(default=None, gt=0)
+
+
+class History(dg.Model, dg.Resolvable):
+    """The endpoint for past days: one call a coin and range; its points are records, or a series for each column."""
+
+    endpoint: str
+    """``{id}`` in it, or in a parameter, stands for the coin."""
+    coins: list[str]
+    """The vendor's ids of the coins whose history is fetched."""
+    params: dict[str, str | int] = {}
+    from_param: str
+    to_param: str
+    times: Literal["unix", "iso", "day"] = "unix"
+    """How both are written: seconds since 1970, RFC 3339, or the day alone."""
+    max_days: MaybeWhole = Field(default=None, gt=0)
+    """Days that one call may ask for; a longer range takes several."""
+    record_path: str = ""
+    columns: Columns = {}
+    """Where the answer is an array of points: column to dotted path in a point; needs ``observed_at``."""
+    series: Series = {}
+    """Where it holds an array of ``[time, value]`` for each column: column to dotted path of its array."""
+
+    @model_validator(mode="after")
+    def _has_one_shape(self) -> History:
+        if bool(self.columns) == bool(self.series):
+            raise ValueError("give either columns (an array of points) or series (an array for each column)")
+        if not any("{id}" in str(text) for text in (self.endpoint, *self.params.values())):
+            raise ValueError("{id} is missing in endpoint and params; it says where the coin goes")
+        return self
+
+    def spec(self) -> HistorySpec:
+        """As the fetcher takes it."""
+        return HistorySpec(
+            self.endpoint,
+            tuple(dict.fromkeys(self.coins)),
+            self.from_param,
+            self.to_param,
+            self.params,
+            self.times,
+            self.max_days,
+        )
+
+    def mapping(self, zero_is_null: frozenset[str]) -> HistoryMapping:
+        """As the parser takes it."""
+        records = None
+        if self.columns:
+            columns: dict[str, Path] = {column: _path(path) for column, path in self.columns.items()}
+            records = JsonMapping(columns, _path(self.record_path), zero_is_null, one_coin=True)
+        return HistoryMapping(records, {column: _path(path) for column, path in self.series.items()}, zero_is_null)
+
+
+@dg.scaffold_with(ApiSourceScaffolder)
 class ApiSource(dg.Component, dg.Model, dg.Resolvable):
-    """A vendor's snapshot of all its coins, fetched many times a day.
+    """A vendor's snapshot of all its coins, fetched many times a day, and the history of some of them.
 
     ``<source>/raw`` keeps the answers, ``<source>/observations`` what they say. The base URL is
     ``KASPARRO_<SOURCE>_URL``, else the simulator or the vendor by ``KASPARRO_VENDORS``; the key is
@@ -54,7 +140,7 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
     """
 
     source: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    priority: int
+    priority: Whole
     """The lower, the sooner this source's word is taken when sources disagree."""
     base_url: str
     """The vendor's own, up to its version: ``https://api.coingecko.com/api/v3``."""
@@ -65,15 +151,30 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
     paging: Paging | None = None
     record_path: str = ""
     """Dotted path to the array of records; empty: the answer itself."""
-    columns: dict[str, str]
+    columns: Columns
     """Column of an observation to the dotted path of its value in a record."""
-    zero_is_null: list[str] = []
+    zero_is_null: ZeroIsNull = []
     """Columns in which the vendor writes 0 for "not known"."""
+    max_lost_percent: Real = Field(default=MAX_LOST_PERCENT, ge=0, le=100)
+    """A snapshot that lacks more of the coins of the one before is not believed."""
+    history: History | None = None
     auth_header: str | None = None
-    per_minute: int = Field(gt=0)
+    per_minute: Whole = Field(gt=0)
     """Requests a minute that the vendor allows."""
+    budget: Budget = Budget()
+    timeout: Real = Field(default=30, gt=0)
+    """Seconds for connecting, and for each pause within an answer."""
+    http2: YesNo = False
     refresh: str
     """Cron line, in UTC."""
+
+    @model_validator(mode="after")
+    def _can_be_parsed(self) -> ApiSource:
+        try:
+            self._parser()
+        except KasparroError as error:
+            raise ValueError(str(error)) from None
+        return self
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002 - Dagster's signature
         """The two assets, a job over both, and its schedule."""
@@ -87,8 +188,9 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
             default_status=dg.DefaultScheduleStatus.RUNNING,
             description=f"Fetches what {self.source} says now.",
         )
-        def refresh() -> dg.RunRequest:
-            return dg.RunRequest(partition_key=today())
+        def refresh() -> dg.RunRequest | dg.SkipReason:
+            spent = self._vendor(settings()).ledger.spent()
+            return dg.SkipReason(spent) if spent else dg.RunRequest(partition_key=today())
 
         raw = raw_asset(self.source, self.source, daily(), f"Answers of {self.base_url}{self.endpoint}.", self._fetch)
         observations = observations_asset(self.source, daily(), self.parser_version, self._parse)
@@ -105,19 +207,9 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
         return self._parser().version
 
     def _fetch(self, context: dg.AssetExecutionContext) -> Iterator[Payload]:
-        """The vendor's answer of now, kept in today's partition; a past day is never given today's numbers."""
-        if today() not in context.partition_keys:
-            context.log.info("a snapshot knows only now: nothing to fetch for past days, what was kept is parsed again")
-            return
-        run = SourceRun.begin(current_engine, context, [self.source])
-        try:
-            with self._client(settings()) as client:
-                yield from fetch_pages(client, self._spec(), today(), self._sweep())
-        except BaseException as error:
-            run.failed(error)
-            raise
-        with current_engine().begin() as connection:
-            run.succeeded(connection)
+        history = self.history.spec() if self.history else None
+        fetch = ApiFetch(current_engine, self._vendor(settings()), self._spec(), history)
+        return fetch.payloads(context, today())
 
     def _parse(self, context: dg.AssetExecutionContext, raw: Deliveries) -> Load:
         run = SourceRun.begin(current_engine, context, [self.source])
@@ -126,77 +218,42 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
         return ObservationLoad(raw, self._parser(raw), run, on_drift, only_waiting=only_waiting).load()
 
     def _spec(self) -> ApiSpec:
-        paging = PageNumbers(self.paging.size, self.paging.page_param, self.paging.size_param) if self.paging else None
-        return ApiSpec(self.endpoint, self.params, paging, _path(self.record_path))
-
-    def _sweep(self) -> Sweep | None:
-        """The sweep that a run before has left unfinished."""
-        query = sa.select(checkpoint.c.cursor).where(
-            checkpoint.c.source == self.source,
-            checkpoint.c.partition == today(),
-            checkpoint.c.complete.is_(False),
+        return ApiSpec(
+            self.endpoint,
+            self.params,
+            self.paging.spec() if self.paging else None,
+            _path(self.record_path),
+            _path(self.columns["source_coin_id"]),
+            self.max_lost_percent,
         )
-        with current_engine().connect() as connection:
-            cursor = connection.scalar(query)
-        sweep = Sweep.resume(cursor) if cursor else None
-        return sweep if sweep and datetime.now(UTC) - sweep.started_at < RESUME_WITHIN else None
 
-    def _client(self, chosen: Settings) -> VendorClient:
+    def _vendor(self, chosen: Settings) -> Vendor:
+        """Whom to ask; what the vendor's plan allows does not bind the simulator, which has a rate of its own."""
         base_url = chosen.vendor_url(self.source)
-        if base_url is None:
-            simulated = chosen.vendors == "simulator" and self.simulator_path is not None
-            base_url = f"{chosen.simulator_url}{self.simulator_path}" if simulated else self.base_url
+        budget, per_minute = self.budget, self.per_minute
+        if base_url is None and chosen.vendors == "simulator" and self.simulator_path is not None:
+            base_url = f"{chosen.simulator_url}{self.simulator_path}"
+            budget, per_minute = Budget(), chosen.simulator_rate_per_minute
         key = chosen.vendor_key(self.source)
-        headers = {self.auth_header: key.get_secret_value()} if key and self.auth_header else {}
-        return VendorClient(
-            self.source, base_url, auth_headers=headers, policy=RequestPolicy(max_requests=self.per_minute)
+        policy = RequestPolicy(max_requests=per_minute, timeout=self.timeout, http2=self.http2)
+        return Vendor(
+            self.source,
+            base_url or self.base_url,
+            CallLedger(current_engine, self.source, budget.per_day, budget.per_month, policy.per_seconds),
+            policy,
+            {self.auth_header: key.get_secret_value()} if key and self.auth_header else {},
         )
 
-    def _parser(self, deliveries: Deliveries | None = None) -> JsonParser:
-        columns = {column: _path(path) for column, path in self.columns.items()}
-        mapping = JsonMapping(columns, _path(self.record_path), frozenset(self.zero_is_null))
-        return JsonParser(mapping, settings().first_day, deliveries)
+    @property
+    def snapshot_mapping(self) -> JsonMapping:
+        """Where a snapshot's records and their values are."""
+        columns: dict[str, Path] = {column: _path(path) for column, path in self.columns.items()}
+        return JsonMapping(columns, _path(self.record_path), frozenset(self.zero_is_null))
+
+    def _parser(self, deliveries: Deliveries | None = None) -> ApiParser:
+        history = self.history.mapping(frozenset(self.zero_is_null)) if self.history else None
+        return ApiParser(self.snapshot_mapping, history, settings().first_day, deliveries)
 
 
-class JsonParser:
-    """Parses payloads that are JSON."""
-
-    restates = False
-
-    def __init__(self, mapping: JsonMapping, first_day: date, deliveries: Deliveries | None) -> None:
-        self.version = parser_version(
-            PARSER, first_day, sorted(mapping.columns.items()), mapping.record_path, sorted(mapping.zero_is_null)
-        )
-        self.uses_fetched_at = mapping.uses_fetched_at
-        self._mapping = mapping
-        self._first_day = first_day
-        self._deliveries = deliveries
-
-    def version_of(self, kept: Kept) -> str:  # noqa: ARG002 - a file has more to say
-        """The same for every answer."""
-        return self.version
-
-    def shaped(self, kept: Kept) -> Shaped | None:
-        """The fields of the answer's records; None where it has no records."""
-        assert self._deliveries is not None  # noqa: S101 - see parse
-        try:
-            records = records_at(self._deliveries.body(kept), self._mapping.record_path)
-        except RefusedError:
-            return None
-        mapped = {".".join(path): column for column, path in self._mapping.columns.items()}
-        keys = {path: column for path, column in mapped.items() if column in KEY_COLUMNS}
-        return Shaped("", json_shape(records, mapped), len(records), mapped.get, keys) if records else None
-
-    def parse(self, kept: Kept) -> ParsedPayload:
-        """The answer's records."""
-        assert self._deliveries is not None  # noqa: S101 - made without deliveries only to ask for its version
-        return parse_json(self._deliveries.read(kept), self._mapping, self._first_day)
-
-
-def parser_version(code: str, *decides: Any) -> str:  # noqa: ANN401 - whatever has a stable repr
-    """`code` and a digest of all that decides what is made of the same bytes."""
-    return f"{code}:{hashlib.sha256(repr(decides).encode()).hexdigest()[:12]}"
-
-
-def _path(dotted: str) -> tuple[str, ...]:
+def _path(dotted: str) -> Path:
     return tuple(dotted.split(".")) if dotted else ()

@@ -12,10 +12,11 @@ from typing import Any
 import dagster as dg
 import sqlalchemy as sa
 
-from kasparro_pipeline.components.api_source import parser_version
+from kasparro_pipeline.components.api_parser import parser_version
 from kasparro_pipeline.components.drift import KEY_COLUMNS, Shaped
 from kasparro_pipeline.components.observations import ObservationLoad
 from kasparro_pipeline.components.partitions import ONLY_WAITING, drops, key_ranges, range_tags
+from kasparro_pipeline.components.scaffold import CsvSourceScaffolder
 from kasparro_pipeline.components.source_assets import drift_check, observations_asset, raw_asset, source_job
 from kasparro_pipeline.components.source_run import SourceRun
 from kasparro_pipeline.errors import KasparroError
@@ -45,6 +46,7 @@ SETTLED_SECONDS = 2.0
 """A file changed more recently may still be written to; the sensor leaves it for its next look."""
 
 
+@dg.scaffold_with(CsvSourceScaffolder)
 class CsvSource(dg.Component, dg.Model, dg.Resolvable):
     """CSV files below ``KASPARRO_DROP_DIR``, one partition a file; each first-level folder is a source of its own.
 

@@ -387,12 +387,14 @@ class _Coins:
 
 
 def _newest(table: pa.Table, first: str, last: str) -> pa.Table:
-    """One row a coin: symbol and name of its latest row, least `first`, greatest `last`."""
+    """One row a coin: least `first`; symbol, name and `last` of its latest row that has a symbol or a name."""
     key = ["source", "source_coin_id"]
     columns = dict.fromkeys([*key, first, last, "symbol", "name"])
-    grouped = table.select(list(columns)).sort_by(last).group_by(key, use_threads=False)
-    coins = grouped.aggregate([(first, "min"), (last, "max"), ("symbol", "last", _NULLS), ("name", "last", _NULLS)])
-    return coins.select([*key, f"{first}_min", f"{last}_max", "symbol_last", "name_last"]).rename_columns(
+    named = pc.or_(pc.is_valid(table.column("symbol")), pc.is_valid(table.column("name")))
+    rows = table.select(list(columns)).append_column("named", named)
+    grouped = rows.sort_by([("named", "ascending"), (last, "ascending")]).group_by(key, use_threads=False)
+    coins = grouped.aggregate([(first, "min"), (last, "last"), ("symbol", "last", _NULLS), ("name", "last", _NULLS)])
+    return coins.select([*key, f"{first}_min", f"{last}_last", "symbol_last", "name_last"]).rename_columns(
         [*key, "first_seen", "last_seen", "symbol", "name"]
     )
 
@@ -409,15 +411,22 @@ def _write_coins(connection: sa.Connection, coins: pa.Table) -> None:
     rows = sa.func.unnest(*arrays).table_valued(*coins.column_names).render_derived()
     statement = insert(source_coin).from_select(coins.column_names, sa.select(rows))
     new, old = statement.excluded, source_coin.c
+    later = new.last_seen >= old.last_seen
+    # A word without a symbol or name, as a history's may be, gives way to any that has one.
+    counts = sa.case((_is_named(new) == _is_named(old), later), else_=_is_named(new))
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=["source", "source_coin_id"],
             set_={
-                "symbol": sa.case((new.last_seen >= old.last_seen, new.symbol), else_=old.symbol),
-                "name": sa.case((new.last_seen >= old.last_seen, new.name), else_=old.name),
+                "symbol": sa.case((counts, new.symbol), else_=old.symbol),
+                "name": sa.case((counts, new.name), else_=old.name),
                 "first_seen": sa.func.least(old.first_seen, new.first_seen),
-                "last_seen": sa.func.greatest(old.last_seen, new.last_seen),
+                "last_seen": sa.case((counts, new.last_seen), else_=old.last_seen),
             },
-            where=(new.last_seen >= old.last_seen) | (new.first_seen < old.first_seen),
+            where=counts | (new.first_seen < old.first_seen),
         )
     )
+
+
+def _is_named(columns: Any) -> sa.ColumnElement[bool]:  # noqa: ANN401 - columns of the table or of what is inserted
+    return sa.or_(columns.symbol.is_not(None), columns.name.is_not(None))

@@ -158,7 +158,8 @@ def _broken(later: Sequence[Kept], stored: Mapping[Key, tuple[Row, Rank]], do: S
 
 
 def _same(said: Row, stored: Row) -> bool:
-    return all(_value(name, said[name]) == stored[name] for name in _VALUES)
+    """Whether a delivery says what is stored, of all that it speaks of: a history says less than a snapshot."""
+    return all(_value(name, said[name]) == stored[name] for name in _VALUES if name in said)
 
 
 def _value(name: str, value: Any) -> Any:  # noqa: ANN401 - what a column holds
@@ -167,15 +168,17 @@ def _value(name: str, value: Any) -> Any:  # noqa: ANN401 - what a column holds
 
 def _own(connection: sa.Connection, rows: list[Row]) -> None:
     """Let these rows be where the equal stored ones are from, with the digits as they stand there."""
-    if not rows:
-        return
-    names = [name for name in rows[0] if name not in _KEY]
-    statement = (
-        sa.update(observation)
-        .where(*(observation.c[name] == sa.bindparam(f"key_{name}") for name in _KEY))
-        .values({name: sa.bindparam(name) for name in names})
-    )
-    values = [
-        {name: _value(name, row[name]) for name in names} | {f"key_{name}": row[name] for name in _KEY} for row in rows
-    ]
-    connection.execute(statement, values)
+    by_columns: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        by_columns.setdefault(tuple(name for name in row if name not in _KEY), []).append(row)
+    for names, alike in by_columns.items():
+        statement = (
+            sa.update(observation)
+            .where(*(observation.c[name] == sa.bindparam(f"key_{name}") for name in _KEY))
+            .values({name: sa.bindparam(name) for name in names})
+        )
+        values = [
+            {name: _value(name, row[name]) for name in names} | {f"key_{name}": row[name] for name in _KEY}
+            for row in alike
+        ]
+        connection.execute(statement, values)

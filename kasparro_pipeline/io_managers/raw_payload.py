@@ -13,7 +13,7 @@ import zstandard
 from sqlalchemy.dialects.postgresql import insert
 
 from kasparro_pipeline.sources.records import Delivery, Payload
-from kasparro_pipeline.warehouse.tables import checkpoint, delivery, raw_payload
+from kasparro_pipeline.warehouse.tables import checkpoint, delivery, raw_payload, vendor_answer
 
 SOURCE_METADATA = "kasparro/source"
 """Metadata key of a raw asset: the source whose payloads it holds; ``csv_*`` stands for every source so called."""
@@ -38,6 +38,8 @@ class Kept:
     first_record: int
     is_last: bool
     """It completed its partition's sweep: the last page, or the last block of a file."""
+    source_coin_id: str | None
+    """The coin that a history answer is about; None: the payload names its coins."""
     parser_version: str | None
     """By which it was parsed; None: not yet."""
     problem: str | None
@@ -98,14 +100,9 @@ class Deliveries:
         """
         if self._last is not None and self._last[:2] == (kept.source, kept.sha256):
             return self._last[2]
-        query = sa.select(raw_payload.c.body, raw_payload.c.size_bytes).where(
-            raw_payload.c.source == kept.source, raw_payload.c.sha256 == kept.sha256
-        )
-        with self._engine.connect() as connection:
-            row = connection.execute(query).one_or_none()
-        if row is None:
+        body = stored_body(self._engine, kept.source, kept.sha256)
+        if body is None:
             raise LookupError(f"payload {kept.sha256} of {kept.source} ({kept.request}) is no longer kept")
-        body = zstandard.ZstdDecompressor().decompress(row.body, max_output_size=row.size_bytes)
         self._last = (kept.source, kept.sha256, body)
         return body
 
@@ -120,12 +117,25 @@ class Deliveries:
             kept.request,
             kept.first_record,
             self.body(kept),
+            kept.source_coin_id,
         )
 
     def _is_ours(self) -> sa.ColumnElement[bool]:
         if self.source.endswith("*"):
             return delivery.c.source.startswith(self.source.removesuffix("*"), autoescape=True)
         return delivery.c.source == self.source
+
+
+def stored_body(engine: sa.Engine, source: str, sha256: str) -> bytes | None:
+    """The bytes of a payload as they came; None: they are not kept, or no longer."""
+    query = sa.select(raw_payload.c.body, raw_payload.c.size_bytes).where(
+        raw_payload.c.source == source, raw_payload.c.sha256 == sha256
+    )
+    with engine.connect() as connection:
+        row = connection.execute(query).one_or_none()
+    if row is None:
+        return None
+    return zstandard.ZstdDecompressor().decompress(row.body, max_output_size=row.size_bytes)
 
 
 class RawPayloadIOManager(dg.IOManager):
@@ -193,11 +203,24 @@ def _keep(connection: sa.Connection, payload: Payload, run_id: str) -> bool:
             request=payload.request,
             first_record=payload.first_record,
             is_last=payload.checkpoint is not None and payload.checkpoint.complete,
+            source_coin_id=payload.source_coin_id,
             run_id=run_id,
             problem=payload.problem,
         )
         .on_conflict_do_nothing()
     )
+    if payload.version is not None:
+        said = {
+            "request": payload.request,
+            "sha256": sha256,
+            "etag": payload.version.etag,
+            "last_modified": payload.version.last_modified,
+        }
+        connection.execute(
+            insert(vendor_answer)
+            .values(source=payload.source, position=payload.position, **said)
+            .on_conflict_do_update(index_elements=["source", "position"], set_=said)
+        )
     if payload.checkpoint is not None:
         values = {
             "cursor": dict(payload.checkpoint.cursor),

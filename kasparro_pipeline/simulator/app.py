@@ -1,4 +1,4 @@
-"""The simulator as one FastAPI app: both vendors' routers, a clock, a rate limit for each vendor."""
+"""The simulator as one FastAPI app: the vendors' routers, a clock, a rate limit for each vendor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 
 from kasparro_pipeline.settings import settings
-from kasparro_pipeline.simulator import coingecko, coinpaprika
+from kasparro_pipeline.simulator import coingecko, coinpaprika, marketfeed
 from kasparro_pipeline.simulator.coins import listed
 from kasparro_pipeline.simulator.market import minute_of
 
@@ -52,12 +52,15 @@ def create_app(clock: Clock = utc_now, rate_per_minute: int | None = None) -> Fa
     None: ``KASPARRO_SIMULATOR_RATE_PER_MINUTE``.
     """
     rate = rate_per_minute or settings().simulator_rate_per_minute
-    app = FastAPI(title="Kasparro simulator", description="CoinGecko and CoinPaprika, from a computed market.")
+    app = FastAPI(
+        title="Kasparro simulator",
+        description="CoinGecko, CoinPaprika and one that there is not, from a computed market.",
+    )
 
     def this_minute() -> int:
         return minute_of(clock())
 
-    for vendor in (coingecko, coinpaprika):
+    for vendor in (coingecko, coinpaprika, marketfeed):
         throttle = Throttle(rate, vendor.TOO_MANY_REQUESTS)
         app.include_router(vendor.routes(this_minute), dependencies=[Depends(throttle)])
 

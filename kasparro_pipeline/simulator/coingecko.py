@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
-from fastapi import APIRouter, HTTPException, Query, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 
 from kasparro_pipeline.simulator import wire
 from kasparro_pipeline.simulator.coins import Coin, Vendor, draw, listed
@@ -67,7 +67,8 @@ def routes(this_minute: Callable[[], int]) -> APIRouter:
         return _json({"gecko_says": "(V3) To the Moon!"})
 
     @router.get("/coins/markets")
-    async def markets(
+    async def markets(  # noqa: PLR0913, PLR0917
+        request: Request,
         vs_currency: str,
         ids: str | None = None,
         order: str = "market_cap_desc",
@@ -79,7 +80,7 @@ def routes(this_minute: Callable[[], int]) -> APIRouter:
         wanted = set(ids.split(",")) if ids else listed(_VENDOR).keys()
         coins = [(rank, coin) for rank, coin in _ordered(order, minute) if coin.listings[_VENDOR].id in wanted]
         start = (page - 1) * per_page
-        return _json([_market(coin, rank, minute) for rank, coin in coins[start : start + per_page]])
+        return wire.tagged(request, [_market(coin, rank, minute) for rank, coin in coins[start : start + per_page]])
 
     @router.get("/coins/list")
     async def coins_list(include_platform: bool = False) -> Response:

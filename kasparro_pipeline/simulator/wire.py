@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from functools import lru_cache
 
 import msgspec
+from fastapi import Request, Response
 
 from kasparro_pipeline.simulator.market import moment_of
 
 encode = msgspec.json.encode
+
+
+def tagged(request: Request, body: object) -> Response:
+    """`body` as JSON with an ``ETag``; 304 for a client that has it already."""
+    content = encode(body)
+    etag = f'W/"{hashlib.md5(content, usedforsecurity=False).hexdigest()}"'
+    if request.headers.get("If-None-Match") == etag:
+        return Response(status_code=304, headers={"ETag": etag})
+    return Response(content, media_type="application/json; charset=utf-8", headers={"ETag": etag})
 
 
 def significant(value: Decimal, digits: int) -> Decimal:

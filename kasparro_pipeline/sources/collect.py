@@ -86,9 +86,8 @@ class Collector:
             "fetched_at": self._delivery.fetched_at,
             "payload_sha256": self._delivery.sha256,
         }
-        columns: dict[str, list[object]] = {"position": [position for position, _, _ in kept]}
-        for index, name in enumerate(ROW_COLUMNS):
-            columns[name] = [row[index] for _, row, _ in kept]
+        said = list(zip(*(row for _, row, _ in kept), strict=True)) or [()] * len(ROW_COLUMNS)
+        columns = dict(zip(ROW_COLUMNS, said, strict=True)) | {"position": tuple(position for position, _, _ in kept)}
         arrays = [
             pa.repeat(pa.scalar(constants[field.name], field.type), len(kept))
             if field.name in constants

@@ -5,28 +5,25 @@ What belongs here: getting one answer whole. What does not: what is in it.
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Self
 
 import httpx
-import msgspec
 import stamina
-from pyrate_limiter import Duration, Limiter, Rate
+from pyrate_limiter import Duration, InMemoryBucket, Limiter, Rate, RateItem
 
 from kasparro_pipeline.errors import KasparroError
+from kasparro_pipeline.sources import answers
 from kasparro_pipeline.sources.json_text import is_json
+from kasparro_pipeline.sources.records import Version
 
-EXCERPT = 120
 MAX_BODY = 256 * 1024 * 1024
 
 _TOO_MANY_REQUESTS = 429
-_SECONDS = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _HINTS = {
     401: "check the API key",
     403: "check the API key and what its plan allows",
@@ -37,6 +34,10 @@ _HINTS = {
 
 class FetchError(KasparroError):
     """A vendor did not give a usable answer; says which vendor and request, what was wrong and after how many tries."""
+
+
+class NoSuchError(FetchError):
+    """The vendor does not know what it was asked for: it answered 404."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class RequestPolicy:
     wait_jitter: float = 1.0
     retry_after_max: float = 120.0
     """Longest wait a vendor's ``Retry-After`` can ask for."""
+    http2: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,48 +71,62 @@ class Answer:
     """The exact bytes, after content decoding."""
     received_at: datetime
     """Aware, UTC."""
+    version: Version | None = None
+    """What the vendor calls this version of the answer, where it has a name for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An answer that was kept, to ask the vendor whether it has a newer one."""
+
+    version: Version
+    body: bytes = field(repr=False)
 
 
 class _UnusableError(Exception):
     """An answer, or the lack of one, that does not do."""
 
-    def __init__(self, what: str, *, retry: bool, wait: float | None = None, body: bytes = b"", hint: str = "") -> None:
+    def __init__(  # noqa: PLR0913
+        self,
+        what: str,
+        *,
+        retry: bool,
+        wait: float | None = None,
+        body: bytes = b"",
+        hint: str = "",
+        status: int | None = None,
+    ) -> None:
         super().__init__(what)
+        self.status = status
         self.retry = retry
         self.wait = wait
         self.body = body
         self.hint = hint
 
 
-class _Status(msgspec.Struct):
-    error_code: int = 0
-
-
-class _Envelope(msgspec.Struct):
-    """``{"status": {"error_code": 429, …}}``: an error that may come under HTTP 200."""
-
-    status: _Status = msgspec.field(default_factory=_Status)
-
-
 class VendorClient:
     """Asks one vendor's JSON API; connections are kept, the rate limit holds for tries, too.
 
     `auth_headers` carry the API key. Their values never show up in a message. Redirects are not followed: they would
-    carry the key elsewhere.
+    carry the key elsewhere. `before_try` is called before each try, and what it raises ends the request: a budget is
+    kept there. `recent` says how many seconds ago earlier clients made their calls, so that the rate holds across runs.
 
     Raises:
         KasparroError: the base URL is no HTTP URL, or a key cannot be sent as a header.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         source: str,
         base_url: str,
         *,
         auth_headers: Mapping[str, str] | None = None,
         policy: RequestPolicy | None = None,
+        before_try: Callable[[], None] = lambda: None,
+        recent: Sequence[float] = (),
     ) -> None:
         self.source = source
+        self._before_try = before_try
         self._secrets = [value for value in (auth_headers or {}).values() if value]
         self._policy = policy or RequestPolicy()
         _check_settings(source, base_url, auth_headers or {})
@@ -118,8 +134,9 @@ class VendorClient:
             base_url=base_url,
             headers={"Accept": "application/json", "User-Agent": "kasparro", **(auth_headers or {})},
             timeout=self._policy.timeout,
+            http2=self._policy.http2,
         )
-        self._limiter = _limiter(self._policy)
+        self._limiter = _limiter(self._policy, recent)
 
     def __enter__(self) -> Self:
         return self
@@ -135,16 +152,22 @@ class VendorClient:
         if self._limiter is not None:
             self._limiter.close()
 
-    def get(self, endpoint: str, params: Mapping[str, str | int]) -> Answer:
-        """The answer to GET `endpoint` (a path below the base URL).
+    def url(self, endpoint: str, params: Mapping[str, str | int]) -> str:
+        """What `get` asks: the whole URL."""
+        return str(self._request(endpoint, params).url)
+
+    def get(self, endpoint: str, params: Mapping[str, str | int], known: Known | None = None) -> Answer:
+        """The answer to GET `endpoint` (a path below the base URL); `known` again where the vendor has nothing newer.
 
         Tried again: 408, 429 (also as an ``error_code`` under HTTP 200), 5xx, broken or slow connections, bodies that
         are not complete JSON. Every other answer but 200 fails at once.
 
         Raises:
-            FetchError: there was no usable answer.
+            FetchError: there was no usable answer (`NoSuchError` for a 404).
         """
-        request = self._http.build_request("GET", endpoint, params=dict(params))
+        request = self._request(endpoint, params)
+        if known is not None:
+            request.headers.update(_conditions(known.version))
         failures: list[Exception] = []
 
         def backoff(error: Exception) -> bool | float:
@@ -162,14 +185,19 @@ class VendorClient:
             wait_jitter=self._policy.wait_jitter,
         )(self._try)
         try:
-            return ask(request)
+            return ask(request, known)
         except _UnusableError as error:
             tries = f"{len(failures)} {'try' if len(failures) == 1 else 'tries'}"
-            raise self.failure(str(request.url), f"{error} after {tries}", error.body, error.hint) from None
+            failure = self.failure(str(request.url), f"{error} after {tries}", error.body, error.hint)
+            raise (NoSuchError(str(failure)) if error.status == httpx.codes.NOT_FOUND else failure) from None
 
-    def _try(self, request: httpx.Request) -> Answer:
+    def _request(self, endpoint: str, params: Mapping[str, str | int]) -> httpx.Request:
+        return self._http.build_request("GET", endpoint, params=dict(params))
+
+    def _try(self, request: httpx.Request, known: Known | None) -> Answer:
         if self._limiter is not None:
             self._limiter.try_acquire(self.source)
+        self._before_try()
         try:
             response = self._http.send(request, stream=True)
             try:
@@ -181,9 +209,11 @@ class VendorClient:
         except httpx.RequestError as error:
             what = f"gave no complete answer ({type(error).__name__}: {error})"
             raise _UnusableError(what, retry=True, hint="check the network and the URL") from None
+        if known is not None and response.status_code == httpx.codes.NOT_MODIFIED:
+            return Answer(str(request.url), known.body, datetime.now(UTC), known.version)
         _check_status(response, body)
         _check_body(response, body)
-        return Answer(str(request.url), body, datetime.now(UTC))
+        return Answer(str(request.url), body, datetime.now(UTC), _version(response))
 
     def _read(self, response: httpx.Response) -> bytes:
         longest = 10 * self._policy.timeout
@@ -203,14 +233,28 @@ class VendorClient:
             what, body = what.replace(secret, "***"), body.replace(secret.encode(), b"***")
         sentence = f"{self.source}: GET {url} {what}"
         if body:
-            sentence += f": {_excerpt(body)}"
+            sentence += f": {answers.excerpt(body)}"
         return FetchError(" ".join(f"{sentence}; {hint}".split()) if hint else " ".join(sentence.split()))
 
 
-def _limiter(policy: RequestPolicy) -> Limiter | None:
+def _limiter(policy: RequestPolicy, recent: Sequence[float]) -> Limiter | None:
     if policy.max_requests is None:
         return None
-    return Limiter(Rate(policy.max_requests, round(policy.per_seconds * Duration.SECOND)))
+    bucket = InMemoryBucket([Rate(policy.max_requests, round(policy.per_seconds * Duration.SECOND))])
+    now = time.monotonic_ns() // 1_000_000  # the bucket's clock
+    for age in sorted(recent, reverse=True):
+        bucket.put(RateItem("earlier", now - round(age * Duration.SECOND)))
+    return Limiter(bucket)
+
+
+def _version(response: httpx.Response) -> Version | None:
+    etag, last_modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
+    return Version(etag, last_modified) if etag or last_modified else None
+
+
+def _conditions(version: Version) -> dict[str, str]:
+    headers = {"If-None-Match": version.etag, "If-Modified-Since": version.last_modified}
+    return {name: value for name, value in headers.items() if value}
 
 
 def _check_settings(source: str, base_url: str, auth_headers: Mapping[str, str]) -> None:
@@ -232,7 +276,7 @@ def _check_settings(source: str, base_url: str, auth_headers: Mapping[str, str])
 def _check_status(response: httpx.Response, body: bytes) -> None:
     status = response.status_code
     if status == httpx.codes.OK:
-        status = _error_code(body)
+        status = answers.error_code(body)
         what = f"answered error_code {status} under HTTP 200"
     else:
         what = f"answered {status} {response.reason_phrase}"
@@ -241,20 +285,11 @@ def _check_status(response: httpx.Response, body: bytes) -> None:
     raise _UnusableError(
         what,
         retry=status in {408, _TOO_MANY_REQUESTS} or 500 <= status < 600,
-        wait=_retry_after(response.headers.get("Retry-After")),
-        body=body,
+        wait=answers.retry_after(response.headers.get("Retry-After")),
+        body=answers.message(body) or body,
         hint=_HINTS.get(status, ""),
+        status=status,
     )
-
-
-def _error_code(body: bytes) -> int:
-    """The error code in an error's envelope; 200 where the body is none."""
-    if not body.lstrip().startswith(b"{"):
-        return int(httpx.codes.OK)
-    try:
-        return msgspec.json.decode(body, type=_Envelope, strict=False).status.error_code or int(httpx.codes.OK)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return int(httpx.codes.OK)
 
 
 def _check_body(response: httpx.Response, body: bytes) -> None:
@@ -264,24 +299,4 @@ def _check_body(response: httpx.Response, body: bytes) -> None:
     what = (
         "answered with no body" if not body else f"answered with {len(body)} bytes that are not complete JSON ({kind})"
     )
-    raise _UnusableError(what, retry=True, wait=_retry_after(response.headers.get("Retry-After")), body=body)
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds from now that a ``Retry-After`` asks for, given as seconds or as an HTTP date; None for neither."""
-    if value is None:
-        return None
-    if _SECONDS.fullmatch(value.strip()):
-        return float(value)
-    try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
-
-
-def _excerpt(body: bytes) -> str:
-    text = " ".join(body[: 4 * EXCERPT].decode("utf-8", "replace").split())
-    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
-    return text if len(text) <= EXCERPT else text[:EXCERPT] + "…"
+    raise _UnusableError(what, retry=True, wait=answers.retry_after(response.headers.get("Retry-After")), body=body)

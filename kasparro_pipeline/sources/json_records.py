@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -17,12 +17,16 @@ from kasparro_pipeline.sources import fields
 from kasparro_pipeline.sources.collect import FIRST_DAY, ROW_COLUMNS, Collector, Row, unreadable
 from kasparro_pipeline.sources.fields import RefusedError
 from kasparro_pipeline.sources.json_text import UNREADABLE, Path, records_at
-from kasparro_pipeline.sources.records import Delivery, ParsedPayload
+from kasparro_pipeline.sources.records import NUMBER_COLUMNS, Delivery, ParsedPayload
 
 _TEXT = str | int | None
 _TEXT_COLUMNS = frozenset({"source_coin_id", "symbol", "name"})
 _keys = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_is_plain = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?").fullmatch
+NUMBERS = (*NUMBER_COLUMNS, "rank")
+RANK = ROW_COLUMNS.index("rank")
+_PLAIN = r"(?:-?[0-9]{1,40}+(?:\.[0-9]{1,40}+)?+(?:[eE][-+]?[0-9]{1,2}+)?+|null)"
+_ABSENT = msgspec.Raw(b"null")
+"""A number column that the record does not have; told from a null by being this object."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _string = msgspec.json.Decoder(str).decode
 
@@ -41,12 +45,15 @@ class JsonMapping:
     """Path to the array of records; empty: the answer itself."""
     zero_is_null: frozenset[str] = frozenset()
     """Number columns in which the source writes 0 for "not known"."""
+    one_coin: bool = False
+    """All records are about the coin that was asked for, and do not name it."""
 
     def __post_init__(self) -> None:
         unknown = (set(self.columns) | self.zero_is_null) - set(ROW_COLUMNS)
         if unknown:
             raise KasparroError(f"mapping: no column {', '.join(sorted(unknown))}; there are {', '.join(ROW_COLUMNS)}")
-        missing = {"source_coin_id", "price_usd"} - set(self.columns)
+        needed = {"price_usd", "observed_at"} if self.one_coin else {"price_usd", "source_coin_id"}
+        missing = needed - set(self.columns)
         if missing:
             raise KasparroError(f"mapping: {', '.join(sorted(missing))} must be mapped")
         paths = set(self.columns.values())
@@ -62,44 +69,94 @@ class JsonMapping:
         return "observed_at" not in self.columns
 
 
-def parse_json(delivery: Delivery, mapping: JsonMapping, first_day: date = FIRST_DAY) -> ParsedPayload:
-    """The observations of one JSON payload; what is no observation is quarantined with its reason."""
+class Coin(NamedTuple):
+    """What a source calls one coin."""
+
+    source_coin_id: str
+    symbol: str | None
+    name: str | None
+
+
+def parse_json(
+    delivery: Delivery, mapping: JsonMapping, first_day: date = FIRST_DAY, coin: Coin | None = None
+) -> ParsedPayload:
+    """The observations of one JSON payload; what is no observation is quarantined with its reason.
+
+    `coin` is whom the records are about, where they do not name it.
+    """
     collector = Collector(delivery, lambda position: f"{delivery.request} record {position}", first_day)
     try:
         records = records_at(delivery.body, mapping.record_path)
     except RefusedError as refused:
         return unreadable(delivery, refused)
     reader = _reader(tuple(mapping.columns.items()), mapping.zero_is_null)
-    fetched_at = delivery.fetched_at if mapping.uses_fetched_at else None
+    blank: list[Any] = [None] * len(ROW_COLUMNS)
+    blank[1] = delivery.fetched_at if mapping.uses_fetched_at else None
+    if coin is not None:
+        blank[0], blank[2], blank[3] = coin
     for position, record in enumerate(records, 1):
         try:
-            collector.take(position, reader.row(record, fetched_at), record)
+            collector.take(position, reader.row(record, blank), record)
         except RefusedError as refused:
             collector.refuse(position, refused, record)
     return collector.parsed()
 
 
+def coin_ids(records: Iterable[msgspec.Raw | bytes], path: Path) -> set[str]:
+    """The coins that `records` are about; `path` leads to the id. Records that have none do not count."""
+    read = _id_reader(path)
+    return {coin for record in records if (coin := read(record)) is not None}
+
+
+@lru_cache
+def _id_reader(path: Path) -> Callable[[msgspec.Raw | bytes], str | None]:
+    struct, attributes = _struct({path: _TEXT})
+    decode, value = msgspec.json.Decoder(struct).decode, attrgetter(attributes[path])
+
+    def read(record: msgspec.Raw | bytes) -> str | None:
+        try:
+            found = value(decode(record))
+            return None if found is None else fields.text("source_coin_id", found)
+        except (RefusedError, *UNREADABLE):
+            return None
+
+    return read
+
+
 class _Reader:
-    """Reads the mapped values of one record, and only those, from its source text."""
+    """Reads the mapped values of one record, and only those, from its source text.
+
+    The numbers of a record are looked at together: nearly always all are plain, and one match says so.
+    """
 
     def __init__(self, columns: tuple[tuple[str, Path], ...], zero_is_null: frozenset[str]) -> None:
-        names = dict(columns)
+        paths = dict(columns)
+        others = [name for name in paths if name not in NUMBERS]
+        names = [name for name in NUMBERS if name in paths]
         struct, attributes = _struct({path: _TEXT if name in _TEXT_COLUMNS else msgspec.Raw for name, path in columns})
         self._decode = msgspec.json.Decoder(struct).decode
-        self._values: Callable[[Any], tuple[Any, ...]] = attrgetter(*(attributes[path] for path in names.values()))
-        self._price = list(names).index("price_usd")
-        self._price_path = names["price_usd"]
-        self._plan = [(ROW_COLUMNS.index(name), name, _convert(name, name in zero_is_null)) for name in names]
+        self._values: Callable[[Any], tuple[Any, ...]] = attrgetter(
+            *(attributes[paths[name]] for name in (*names, *others))
+        )
+        self._price = names.index("price_usd")
+        self._price_path = paths["price_usd"]
+        self._plan = [(ROW_COLUMNS.index(name), name, converter(name, name in zero_is_null)) for name in names]
+        self._slots = [ROW_COLUMNS.index(name) for name in names]
+        self._zero_is_null = [ROW_COLUMNS.index(name) for name in names if name in zero_is_null]
+        self._others = [(ROW_COLUMNS.index(name), name, converter(name)) for name in others]
+        self._are_plain = re.compile(",".join([_PLAIN] * len(names))).fullmatch
+        self._has_rank = names[-1] == "rank"
 
-    def row(self, record: msgspec.Raw | bytes, fetched_at: object) -> Row:
-        row: list[object] = [None] * len(ROW_COLUMNS)
-        row[1] = fetched_at
+    def row(self, record: msgspec.Raw | bytes, blank: list[Any]) -> Row:
+        row = blank.copy()
         try:
             values = self._values(self._decode(record))
-            for (index, column, convert), value in zip(self._plan, values, strict=True):
+            numbers = values[: len(self._plan)]
+            for (index, column, convert), value in zip(self._others, values[len(self._plan) :], strict=True):
                 if value is not None:
                     row[index] = convert(column, value)
-            if values[self._price] is None and row[0] is not None:
+            self._put_numbers(row, numbers)
+            if numbers[self._price] is _ABSENT and row[0] is not None:
                 raise self._no_price(record)
         except msgspec.ValidationError as error:
             raise RefusedError("bad_type", str(error)) from None
@@ -110,6 +167,22 @@ class _Reader:
                 raise RefusedError("bad_text", "a text in the record is not valid Unicode") from None
             raise RefusedError("bad_json", str(error)) from None
         return tuple(row)
+
+    def _put_numbers(self, row: list[Any], numbers: tuple[msgspec.Raw, ...]) -> None:
+        together = str(b",".join(numbers), "utf-8")
+        if self._are_plain(together) is None:
+            for (index, column, convert), value in zip(self._plan, numbers, strict=True):
+                row[index] = convert(column, value)
+            return
+        for index, number in zip(self._slots, together.split(","), strict=True):
+            if number != "null":
+                row[index] = number
+        for index in self._zero_is_null:
+            known = row[index]
+            if known is not None and known[0] in "-0" and fields.is_zero(known):
+                row[index] = None
+        if self._has_rank and (rank := row[RANK]) is not None:
+            row[RANK] = fields.whole("rank", rank)
 
     def _no_price(self, record: msgspec.Raw | bytes) -> RefusedError:
         *parents, last = self._price_path
@@ -140,7 +213,7 @@ def _struct(leaves: Mapping[Path, Any]) -> tuple[type[msgspec.Struct], dict[Path
         name = f"f{index}"
         names[name] = key
         if () in below:
-            members.append((name, below[()], None))
+            members.append((name, below[()], _ABSENT if below[()] is msgspec.Raw else None))
             attributes[key,] = name
             continue
         inner, inner_attributes = _struct(below)
@@ -149,19 +222,25 @@ def _struct(leaves: Mapping[Path, Any]) -> tuple[type[msgspec.Struct], dict[Path
     return msgspec.defstruct("Record", members, rename=names), attributes
 
 
-def _convert(column: str, zero_is_null: bool) -> Callable[[str, Any], object]:
+def converter(column: str, zero_is_null: bool = False) -> Callable[[str, Any], object]:
+    """What reads the column's values: a function of its name and a value, as text or as source text of JSON."""
     if column in _TEXT_COLUMNS:
-        return fields.text
+        return _text
     if column == "observed_at":
         return _moment
     if column == "rank":
-        return _rank
+        return _rank_but_zero if zero_is_null else _rank
     return _number_but_zero if zero_is_null else _number
 
 
+def _text(column: str, value: str | int) -> str | None:
+    if type(value) is str and value.isascii() and value.isprintable() and len(value) <= fields.MAX_TEXT:
+        return value.strip() or None
+    return fields.text(column, value)
+
+
 def _number(column: str, raw: msgspec.Raw) -> str | None:
-    source = str(raw, "utf-8")
-    return source if _is_plain(source) else fields.number(column, _scalar(column, source))
+    return fields.number(column, _scalar(column, str(raw, "utf-8")))
 
 
 def _number_but_zero(column: str, raw: msgspec.Raw) -> str | None:
@@ -173,8 +252,17 @@ def _rank(column: str, raw: msgspec.Raw) -> int | None:
     return fields.whole(column, _scalar(column, str(raw, "utf-8")))
 
 
+def _rank_but_zero(column: str, raw: msgspec.Raw) -> int | None:
+    return _rank(column, raw) or None
+
+
 def _moment(column: str, raw: msgspec.Raw) -> datetime | None:
-    value = _scalar(column, str(raw, "utf-8"), "bad_time")
+    return _moment_of(column, bytes(raw))
+
+
+@lru_cache(maxsize=4096)
+def _moment_of(column: str, source: bytes) -> datetime | None:
+    value = _scalar(column, str(source, "utf-8"), "bad_time")
     return fields.moment(column, value) if value else None
 
 

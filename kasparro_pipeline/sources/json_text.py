@@ -64,6 +64,24 @@ def records_at(body: bytes, path: Path) -> Sequence[msgspec.Raw | bytes]:
             raise RefusedError("unreadable_payload", f"the payload is no complete JSON array: {error}") from None
 
 
+def value_at(body: bytes, path: Path) -> msgspec.Raw | bytes | None:
+    """The source text of the value at `path`; None where there is none.
+
+    Raises:
+        RefusedError: ``unreadable_payload``; something on the way is no object.
+    """
+    found: msgspec.Raw | bytes = body.removeprefix(_BOM)
+    for key in path:
+        try:
+            members = _objects(found)
+        except UNREADABLE as error:
+            raise RefusedError("unreadable_payload", f"nothing to read at {'.'.join(path)}: {error}") from None
+        if key not in members:
+            return None
+        found = members[key]
+    return found
+
+
 def _text(body: bytes) -> str:
     return body.decode("utf-8", "surrogateescape")
 

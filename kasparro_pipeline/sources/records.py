@@ -79,6 +79,18 @@ class Payload:
     checkpoint: Checkpoint | None = None
     problem: str | None = None
     """Reason code and sentence, ``archive: …``, where the file could not be read and `body` is only its beginning."""
+    source_coin_id: str | None = None
+    """The coin that a history answer is about; None: the payload names its coins."""
+    version: Version | None = None
+    """What the vendor calls this version of its answer, to ask next time whether there is a newer one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A vendor's name for one version of an answer: the headers ``ETag`` and ``Last-Modified``, as they came."""
+
+    etag: str | None
+    last_modified: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +105,7 @@ class Delivery:
     request: str
     first_record: int
     body: bytes
+    source_coin_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,7 @@ delivery = Table(
     Column("request", Text, nullable=False, comment="URL without secrets, or path below the drop folder"),
     Column("first_record", BigInteger, nullable=False, comment="line of the file on which a CSV block starts, else 1"),
     Column("is_last", Boolean, nullable=False, comment="completed its sweep: last page, or last block of a file"),
+    Column("source_coin_id", KEY, comment="the coin a history answer is about; null: the payload names its coins"),
     Column("run_id", Text, comment="the Dagster run that fetched it"),
     Column("problem", Text, comment="reason code and sentence; the payload is only the beginning of a file"),
     Column("parser_version", Text, comment="null until parsed"),
@@ -89,6 +90,38 @@ checkpoint = Table(
     Column("complete", Boolean, nullable=False),
     Column("run_id", Text),
     Column("updated_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+)
+
+vendor_call = Table(
+    "vendor_call",
+    metadata,
+    Column("source", KEY, primary_key=True),
+    Column("day", Date, primary_key=True, comment="UTC"),
+    Column("calls", BigInteger, nullable=False, comment="tries included; each is counted before it is made"),
+    Column("recent", ARRAY(TIME), nullable=False, comment="the latest of them, for the rate limit of the next run"),
+    comment="how often each vendor was asked; what call budgets are kept by",
+)
+
+vendor_answer = Table(
+    "vendor_answer",
+    metadata,
+    Column("source", KEY, primary_key=True),
+    Column("position", Integer, primary_key=True, comment="place in the sweep, as in delivery"),
+    Column("request", Text, nullable=False),
+    Column("sha256", KEY, nullable=False, comment="the payload"),
+    Column("etag", Text),
+    Column("last_modified", Text),
+    comment="what the vendor calls the version of its last answer, to ask whether there is a newer one",
+)
+
+last_sweep = Table(
+    "last_sweep",
+    metadata,
+    Column("source", KEY, primary_key=True),
+    Column("asked", Text, nullable=False, comment="address and parameters; coins of other ones are not compared"),
+    Column("finished_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    Column("coins", ARRAY(KEY), nullable=False, comment="source_coin_id of every coin there was"),
+    comment="the coins of each source's last whole sweep, to tell what has vanished",
 )
 
 observation = Table(

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from kasparro_pipeline.components.api_source import JsonParser
+from kasparro_pipeline.components.api_parser import ApiParser
 from kasparro_pipeline.components.csv_source import CsvParser
 from kasparro_pipeline.components.observations import BY_DAY, ObservationLoad, Parser
 from kasparro_pipeline.components.source_run import SourceRun
@@ -99,7 +99,7 @@ class World:
     def parser(self, source: str, deliveries: Deliveries) -> Parser:
         if source.startswith("csv_"):
             return CsvParser("csv-test", READING, FIRST_DAY, deliveries)
-        return JsonParser(self.mapping, FIRST_DAY, deliveries)
+        return ApiParser(self.mapping, None, FIRST_DAY, deliveries)
 
     def rows(self, query: sa.Select[Any]) -> list[sa.Row[Any]]:
         with self.engine.connect() as connection:

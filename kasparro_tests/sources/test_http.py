@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import gzip
+import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
 
 from kasparro_pipeline.errors import KasparroError
-from kasparro_pipeline.sources.http import FetchError, RequestPolicy, VendorClient
+from kasparro_pipeline.sources.http import FetchError, NoSuchError, RequestPolicy, VendorClient
 from kasparro_tests.sources.vendor import Reply, running_vendor
 
 FAST = RequestPolicy(timeout=0.3, attempts=3, total=10, wait_initial=0.01, wait_max=0.02, wait_jitter=0.0)
@@ -69,7 +71,7 @@ def test_asks_again_after_what_can_pass(fault):
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (Reply(b'{"error":"coin not found"}', 404), 'answered 404 Not Found after 1 try: {"error":"coin not found"}; '),
+        (Reply(b'{"error":"coin not found"}', 404), "answered 404 Not Found after 1 try: coin not found; "),
         (Reply(b'{"error":"bad key"}', 401), "answered 401 Unauthorized after 1 try"),
         (Reply(b"no", 403), "answered 403 Forbidden"),
         (Reply(b"", 301, {"Location": "http://127.0.0.1:1/"}), "answered 301"),
@@ -86,7 +88,10 @@ def test_fails_at_once_after_what_cannot_pass(fault, said):
     ("fault", "said"),
     [
         (Reply(b"Throttled", 429), "answered 429 Too Many Requests after 3 tries: Throttled; lower the rate limit"),
-        (Reply(RATE_LIMIT), "answered error_code 429 under HTTP 200 after 3 tries: {"),
+        (
+            Reply(RATE_LIMIT),
+            "answered error_code 429 under HTTP 200 after 3 tries: You've exceeded the Rate Limit.; lower the rate",
+        ),
         (
             Reply(PAGE, headers={"Content-Type": "text/html"}),
             "not complete JSON (text/html) after 3 tries: <html><body>",
@@ -170,3 +175,70 @@ def test_refuses_a_key_that_no_header_can_carry(key):
     with pytest.raises(KasparroError, match="API key for header Authorization") as caught:
         VendorClient("coinpaprika", "http://vendor.test", auth_headers={"Authorization": key})
     assert key not in str(caught.value)
+
+
+def test_the_rate_counts_what_earlier_runs_have_used_up():
+    policy = RequestPolicy(max_requests=2, per_seconds=0.6)
+    with (
+        running_vendor(GOOD) as vendor,
+        VendorClient("coingecko", vendor.url, policy=policy, recent=[5.0, 0.1, 0.0]) as vendor_client,
+    ):
+        started = time.monotonic()
+        vendor_client.get("/coins", {})
+        assert 0.4 < vendor.times[0] - started < 3
+
+
+def test_each_try_is_announced_before_it_is_made_and_may_be_forbidden():
+    announced = []
+
+    def announce() -> None:
+        announced.append(len(vendor.requests))
+        if len(announced) > 2:
+            raise KasparroError("spent")
+
+    with running_vendor(Reply(b"", 500)) as vendor:
+        with (
+            VendorClient("coingecko", vendor.url, policy=FAST, before_try=announce) as vendor_client,
+            pytest.raises(KasparroError, match=r"^spent$"),
+        ):
+            vendor_client.get("/coins", {})
+        assert announced == [0, 1, 2]
+        assert len(vendor.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"error":"coin not found"}', "coin not found"),
+        (b'{"error":{"status":{"error_code":10002,"error_message":"API Key Missing"}}}', "API Key Missing"),
+        (b'{"Response":"Error","Message":"market does not exist"}', "market does not exist"),
+        (b'{"errors":[{"code":1,"detail":"no plan"}]}', "no plan"),
+        (b'{"error":null,"code":7}', '{"error":null,"code":7}'),
+        (b"error code: 1015", "error code: 1015"),
+        (b"[" * 100_000, "[[["),
+        (b'{"error":"\xff"}', '{"error":"\N{REPLACEMENT CHARACTER}"}'),
+    ],
+)
+def test_an_error_says_what_the_vendor_says(body, said):
+    message, requests = failure(Reply(body, 403))
+    assert f"answered 403 Forbidden after 1 try: {said}" in message
+    assert requests == 1
+
+
+@pytest.mark.parametrize(("status", "kind"), [(404, NoSuchError), (400, FetchError)])
+def test_what_is_not_there_is_told_from_other_refusals(status, kind):
+    with running_vendor(Reply(b"{}", status)) as vendor, client(vendor.url) as vendor_client:
+        with pytest.raises(FetchError) as caught:
+            vendor_client.get("/coins/x", {})
+        assert type(caught.value) is kind
+
+
+def test_a_304_that_was_not_asked_for_is_an_error():
+    message, _ = failure(Reply(b"", 304))
+    assert "answered 304 Not Modified" in message
+
+
+def test_http2_is_spoken_where_it_is_chosen_and_the_vendor_speaks_it():
+    policy = replace(FAST, http2=True)
+    with running_vendor(GOOD) as vendor, client(vendor.url, policy) as vendor_client:
+        assert vendor_client.get("/coins", {}).body == GOOD.body  # over plain HTTP nobody speaks it: 1.1 as before

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from kasparro_pipeline.sources.api import ApiSpec, SnapshotFetch
+from kasparro_pipeline.sources.http import FetchError, RequestPolicy, VendorClient
 from kasparro_pipeline.sources.json_records import parse_json
-from kasparro_tests.sources.samples import COINGECKO, COINPAPRIKA, delivery, read_file
+from kasparro_pipeline.sources.paging import Paging
+from kasparro_tests.sources.samples import COINGECKO, COINPAPRIKA, delivered, delivery, read_file
+from kasparro_tests.sources.vendor import Reply, running_vendor
 
 REALDATA = Path(os.environ.get("KASPARRO_REALDATA") or "/nonexistent")
 pytestmark = [
@@ -68,3 +72,42 @@ def test_hostile_files():
         for parsed in read_file(path)[1]:
             check(parsed)
             assert parsed.observations.num_rows == 0
+
+
+@pytest.mark.parametrize("spec", [ApiSpec("/coins"), ApiSpec("/coins", {}, Paging("page", 250, "page", "per_page"))])
+def test_hostile_json_as_a_vendors_answer(spec):
+    files_ = sorted((REALDATA / "hostile" / "JSONTestSuite").rglob("*.json"))
+    assert len(files_) > 300
+    with running_vendor(*(Reply(path.read_bytes()) for path in files_)) as vendor:
+        for path in files_:
+            with VendorClient("vendor", vendor.url, policy=RequestPolicy(attempts=1)) as client:
+                payloads = SnapshotFetch(client, spec, "2026-11-20").payloads()
+                try:
+                    payload = next(payloads)
+                except FetchError as error:
+                    assert "\n" not in str(error), path
+                    assert str(error).startswith(f"vendor: GET {vendor.url}/coins"), path
+                    continue
+            parsed = parse_json(delivered(payload), COINGECKO)
+            check(parsed)
+            assert len(parsed.quarantined) == parsed.records > 0, path  # one reason for each record
+        assert len(vendor.requests) == len(files_)
+
+
+def test_recorded_errors_are_told_in_the_vendors_words():
+    told = {}
+    errors = [*(REALDATA / "coingecko" / "errors").iterdir(), REALDATA / "coinpaprika" / "404_coin_not_found.json"]
+    for path in errors:
+        status = int(path.name.partition("_")[0])
+        with (
+            running_vendor(Reply(path.read_bytes(), status)) as vendor,
+            VendorClient("vendor", vendor.url, policy=RequestPolicy(attempts=1)) as client,
+            pytest.raises(FetchError) as caught,
+        ):
+            client.get("/coins", {})
+        told[f"{path.parent.name}/{path.stem}"] = str(caught.value).partition("after 1 try: ")[2].partition(";")[0]
+    assert told["errors/404_coin_not_found"] == "coin not found"
+    assert told["coinpaprika/404_coin_not_found"] == "id not found"
+    assert told["errors/429_rate_limit"].startswith("You've exceeded the Rate Limit.")
+    assert told["errors/429_cloudflare_1015"] == "error code: 1015"
+    assert told["errors/429_throttled"] == "Throttled"

@@ -1,0 +1,81 @@
+"""What a vendor's answer says beside its data: an error code, a message, how long to wait."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import msgspec
+
+from kasparro_pipeline.sources.json_text import UNREADABLE
+
+OK = 200
+EXCERPT = 120
+
+_MESSAGE_NAMES = frozenset({"error", "error_message", "message", "error_description", "detail", "msg"})
+_SECONDS = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+
+
+class _Status(msgspec.Struct):
+    error_code: int = 0
+
+
+class _Envelope(msgspec.Struct):
+    """``{"status": {"error_code": 429, …}}``: an error that may come under HTTP 200."""
+
+    status: _Status = msgspec.field(default_factory=_Status)
+
+
+def message(body: bytes) -> bytes:
+    """The vendor's own message in an error's body; empty where there is none."""
+    try:
+        return next(_messages(msgspec.json.decode(body)), "").encode()
+    except UNREADABLE:
+        return b""
+
+
+def _messages(value: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
+    """Texts under the names that vendors give to messages, such as ``{"status": {"error_message": "…"}}``."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _messages(item)
+    elif isinstance(value, dict):
+        for name, found in value.items():
+            if isinstance(found, str) and found and name.casefold() in _MESSAGE_NAMES:
+                yield found
+            else:
+                yield from _messages(found)
+
+
+def error_code(body: bytes) -> int:
+    """The error code in an error's envelope; 200 where the body is none."""
+    if not body.lstrip().startswith(b"{"):
+        return OK
+    try:
+        return msgspec.json.decode(body, type=_Envelope, strict=False).status.error_code or OK
+    except UNREADABLE:
+        return OK
+
+
+def retry_after(value: str | None) -> float | None:
+    """Seconds from now that a ``Retry-After`` asks for, given as seconds or as an HTTP date; None for neither."""
+    if value is None:
+        return None
+    if _SECONDS.fullmatch(value.strip()):
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+def excerpt(body: bytes) -> str:
+    """How a body begins, in one line that can be printed."""
+    text = " ".join(body[: 4 * EXCERPT].decode("utf-8", "replace").split())
+    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return text if len(text) <= EXCERPT else text[:EXCERPT] + "…"

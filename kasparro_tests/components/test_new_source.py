@@ -1,0 +1,147 @@
+"""A new source is one YAML file: scaffolded, checked, and loaded through Dagster into PostgreSQL."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import httpx
+import pytest
+import sqlalchemy as sa
+import yaml
+from dagster.components.resolved.errors import ResolutionException
+from dagster.components.testing import DefsFolderSandbox, create_defs_folder_sandbox
+from pydantic import ValidationError
+
+from kasparro_pipeline.components import ApiSource, CsvSource
+from kasparro_pipeline.components.partitions import today
+from kasparro_pipeline.defs.resources import defs as resources
+from kasparro_pipeline.settings import REPOSITORY, settings
+from kasparro_pipeline.simulator.app import create_app
+from kasparro_pipeline.warehouse.tables import delivery, observation
+from kasparro_tests.test_load import running
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def sandbox() -> Iterator[DefsFolderSandbox]:
+    with create_defs_folder_sandbox() as sandbox:
+        yield sandbox
+
+
+def test_the_vendor_of_the_readme_is_loaded_page_by_page(sandbox, engine, monkeypatch) -> None:
+    (example,) = re.findall(r"```yaml\n(type: kasparro_pipeline.components.ApiSource.*?)```", README, re.S)
+    path = sandbox.scaffold_component(ApiSource, "marketfeed")
+    (path / "defs.yaml").write_text(example, encoding="utf-8")
+    now = datetime.now(UTC)
+    with (
+        running(create_app(clock=lambda: now, rate_per_minute=100_000)) as url,
+        sandbox.load_component_and_build_defs(path) as (_, found),
+    ):
+        monkeypatch.setenv("KASPARRO_SIMULATOR_PORT", url.rpartition(":")[2])
+        settings.cache_clear()
+        job = dg.Definitions.merge(found, resources()).resolve_job_def("marketfeed")
+        with dg.DagsterInstance.ephemeral() as instance:
+            assert job.execute_in_process(partition_key=today(), instance=instance).success
+        last = httpx.get(f"{url}/feed/v1/assets", params={"limit": 200}).json()["data"][0]
+    with engine.connect() as connection:
+        pages = connection.execute(sa.select(delivery).order_by(delivery.c.position)).all()
+        rows = connection.execute(sa.select(observation).order_by(observation.c.source_coin_id)).all()
+    assert [page.records for page in pages] == [100, 100, 100, 87]
+    assert [page.is_last for page in pages] == [False, False, False, True]
+    assert len(rows) == 387
+    assert {row.source for row in rows} == {"marketfeed"}
+    assert (rows[0].source_coin_id, str(rows[0].price_usd)) == (last["id"], last["usd"]["last"])
+    assert rows[0].observed_at == datetime.fromtimestamp(last["at"], UTC)
+
+
+@pytest.mark.parametrize(("component", "asset"), [(ApiSource, "raw"), (CsvSource, "observations")])
+def test_a_scaffolded_source_is_valid_and_called_like_its_folder(sandbox, component, asset) -> None:
+    path = sandbox.scaffold_component(component, "my-source")
+    with sandbox.load_component_and_build_defs(path) as (made, found):
+        assert isinstance(made, component)
+        graph = dg.Definitions.merge(found, resources()).resolve_asset_graph()
+        assert dg.AssetKey(["my_source", asset]) in graph.get_all_asset_keys()
+
+
+def test_each_choice_that_the_scaffold_shows_is_valid(sandbox) -> None:
+    path = sandbox.scaffold_component(ApiSource, "vendor")
+    lines = (path / "defs.yaml").read_text(encoding="utf-8").splitlines()
+    shown = [re.sub(r"^( +)# (?= *[a-z_0-9]+:( |$))", r"\1", line) for line in lines if "by: offset" not in line]
+    choices = yaml.safe_load("\n".join(line for line in shown if "by: page" not in line))["attributes"]
+    choices["history"].pop("series")
+    assert set(ApiSource.model_fields) - set(choices) == {"simulator_path"}
+    made = ApiSource.resolve_from_dict(choices)
+    assert made.history is not None
+    assert made.columns["rank"] == "rank"
+
+
+@pytest.mark.parametrize("options", [{"scaffold_format": "python"}])
+def test_a_source_is_not_scaffolded_in_python(sandbox, options) -> None:
+    with pytest.raises(ValueError, match="one YAML file of its own"):
+        sandbox.scaffold_component(ApiSource, "vendor", **options)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"paging": {"by": "cursor", "size": 10}}, "next_path belongs to paging by cursor"),
+        ({"paging": {"size": 10, "next_path": "x"}}, "next_path belongs to paging by cursor"),
+        ({"columns": {"source_coin_id": "id"}}, "price_usd must be mapped"),
+        ({"history": {"columns": {}}}, "give either columns .* or series"),
+        ({"history": {"endpoint": "/history"}}, "{id} is missing"),
+        ({"history": {"columns": {"price_usd": "p"}}}, "observed_at must be mapped"),
+    ],
+)
+def test_what_does_not_fit_together_is_told(change, said) -> None:
+    attributes = {
+        "source": "vendor",
+        "priority": 1,
+        "base_url": "https://vendor.example",
+        "endpoint": "/coins",
+        "columns": {"source_coin_id": "id", "price_usd": "price"},
+        "per_minute": 10,
+        "refresh": "0 * * * *",
+    }
+    history = {"endpoint": "/{id}", "coins": ["a"], "from_param": "f", "to_param": "t"}
+    history["columns"] = {"observed_at": "t", "price_usd": "p"}
+    if "history" in change:
+        change = {"history": history | change["history"]}
+    with pytest.raises((ResolutionException, ValidationError), match=said):
+        ApiSource.resolve_from_dict(attributes | change)
+
+
+def test_dg_check_names_file_and_line_of_what_is_wrong(tmp_path) -> None:
+    package = tmp_path / "trial"
+    (package / "defs" / "vendor").mkdir(parents=True)
+    toml = (REPOSITORY / "dg.toml").read_text(encoding="utf-8")
+    (tmp_path / "dg.toml").write_text(toml.replace('"kasparro_pipeline"', '"trial"'), encoding="utf-8")
+    for module in (package, package / "defs"):
+        (module / "__init__.py").touch()
+    (package / "definitions.py").write_text("import dagster as dg\n\ndefs = dg.Definitions()\n", encoding="utf-8")
+    template = Path(sys.modules[ApiSource.__module__].__file__ or "").parent / "templates" / "api_source.yaml"
+    lines = template.read_text(encoding="utf-8").replace("$type", "kasparro_pipeline.components.ApiSource")
+    broken = (
+        lines.replace("per_minute:", "per_minut:")
+        .replace("priority: 50", "priority: soon")
+        .replace("price_usd:", "price_eur:")
+    )
+    file = package / "defs" / "vendor" / "defs.yaml"
+    file.write_text(broken.replace("$name", "vendor"), encoding="utf-8")
+    dg_ = Path(sys.executable).with_name("dg")
+    checked = subprocess.run([dg_, "check", "defs"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert checked.returncode != 0
+    told = checked.stdout + checked.stderr
+    for key, said in {
+        "per_minut": "per_minut",
+        "priority": "'soon' is not of",
+        "columns": "'price_eur' is not one",
+    }.items():
+        line = 1 + next(number for number, text in enumerate(broken.splitlines()) if text.startswith(f"  {key}:"))
+        assert re.search(rf"vendor/defs\.yaml:{line} .*{said}", told), told
