@@ -9,7 +9,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from kasparro_api import problems
+from kasparro_api import lineage, problems
 from kasparro_api.database import Database
 from kasparro_api.frame import RequestFrame
 from kasparro_api.routes import router
@@ -46,4 +46,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.add_middleware(RequestFrame)
     app.include_router(router)
+    app.include_router(lineage.router)
     return app

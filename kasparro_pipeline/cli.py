@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import httpx
@@ -23,6 +23,8 @@ from kasparro_pipeline.services import local_url
 from kasparro_pipeline.settings import Settings, settings
 from kasparro_pipeline.simulator.drops import write_today
 from kasparro_pipeline.stack import Stack, enter
+from kasparro_pipeline.warehouse.database import current_engine
+from kasparro_pipeline.warehouse.retention import prune_unified_history
 
 if TYPE_CHECKING:
     from kasparro_pipeline.load import Loader, LoadReport
@@ -81,6 +83,20 @@ def reprocess(as_json: Annotated[bool, typer.Option("--json", help="For programs
     """Parse kept payloads again where the parser has changed, and unify; no vendor is asked."""
     enter(settings())
     _finish(_with_progress(lambda loader: loader.reprocess()), as_json)
+
+
+@app.command()
+def prune(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Remove superseded rows of unified_assets that are older than KASPARRO_HISTORY_DAYS."""
+    chosen = settings()
+    enter(chosen)
+    before = datetime.now(UTC) - timedelta(days=chosen.history_days)
+    removed = prune_unified_history(current_engine(), before)
+    if as_json:
+        told = {"kept_since": before.isoformat(), "removed": {"unified_assets_history": removed}}
+        sys.stdout.write(json.dumps(told, indent=2) + "\n")
+    else:
+        console.print(f"unified_assets_history: {removed:,} rows removed, kept since {before:%Y-%m-%d %H:%M} UTC")
 
 
 def _finish(report: LoadReport, as_json: bool) -> None:

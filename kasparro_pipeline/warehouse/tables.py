@@ -234,7 +234,7 @@ unified_assets_history = Table(
     PrimaryKeyConstraint("coin_id", "day", "superseded_at"),
     Index("unified_assets_history_day", text("day DESC"), "coin_id"),
     Index("unified_assets_history_superseded", "superseded_at"),
-    comment="rows of unified_assets that were replaced or deleted; kept by a trigger, read by unified_assets_as_of()",
+    comment="rows that unified_assets had; kept by its triggers, read by unified_assets_as_of()",
 )
 
 unified_change = Table(

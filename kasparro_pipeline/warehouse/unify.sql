@@ -261,7 +261,10 @@ taken AS (
         d.*,
         o.flags AS odd,
         e.why,
-        CASE WHEN suspect THEN s.price_turn ELSE array_position(d.prices, (array_remove(d.prices, NULL))[1]) END AS turn,
+        CASE
+            WHEN suspect THEN s.price_turn
+            WHEN highs[1] IS NOT NULL THEN array_position(d.prices, (array_remove(d.prices, NULL))[1])
+        END AS turn,
         CASE WHEN suspect THEN s.prices ELSE array_remove(d.prices, NULL) END AS good_prices,
         CASE WHEN suspect THEN s.caps ELSE array_remove(d.caps, NULL) END AS good_caps,
         CASE WHEN suspect THEN s.volumes ELSE array_remove(d.volumes, NULL) END AS good_volumes,

@@ -56,10 +56,10 @@ END $$;
 
 CREATE CONSTRAINT TRIGGER note_commit AFTER INSERT ON kasparro.unified_change
 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION kasparro.note_commit();
-"""
+"""  # noqa: S608
 
 AS_OF = f"""
-CREATE FUNCTION kasparro.history_reaches(at timestamptz) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION kasparro.within_history(at timestamptz) RETURNS timestamptz LANGUAGE plpgsql STABLE AS $$
 DECLARE
     since timestamptz := (SELECT k.since FROM kasparro.kept_since k WHERE k.table_name = 'unified_assets_history');
 BEGIN
@@ -67,27 +67,30 @@ BEGIN
         RAISE EXCEPTION 'the history of unified_assets begins at %', to_char(since, 'YYYY-MM-DD"T"HH24:MI:SSOF')
         USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    RETURN true;
+    RETURN at;
 END $$;
 
+CREATE FUNCTION kasparro.changes_under_way(at timestamptz) RETURNS timestamptz[] LANGUAGE sql STABLE AS $$
+    SELECT ARRAY(SELECT began_at FROM kasparro.unified_change WHERE began_at <= at AND committed_at > at)
+$$;
+
 -- What unified_assets said at that moment. A change counts from its commit on: what was under way does not yet.
+-- The conditions stand outside the UNION ALL, so that both halves can be read in the order of an index; arrays and
+-- check in sub-selects, so that they are made once; and coalesce() changes nothing but the planner's mind, which takes
+-- <> ALL for a condition that leaves no row where many rows came in one transaction.
 CREATE FUNCTION kasparro.unified_assets_as_of(at timestamptz)
 RETURNS SETOF kasparro.unified_assets LANGUAGE sql STABLE AS $$
-    SELECT {COLUMNS} FROM kasparro.unified_assets
-    WHERE kasparro.history_reaches(at)
-      AND updated_at <= at
-      AND updated_at <> ALL (ARRAY(SELECT began_at FROM kasparro.unified_change
-                                   WHERE began_at <= at AND committed_at > at))
-    UNION ALL
-    SELECT {COLUMNS} FROM kasparro.unified_assets_history
-    WHERE updated_at <= at
-      AND updated_at <> ALL (ARRAY(SELECT began_at FROM kasparro.unified_change
-                                   WHERE began_at <= at AND committed_at > at))
-      AND (superseded_at > at
-           OR superseded_at = ANY (ARRAY(SELECT began_at FROM kasparro.unified_change
-                                         WHERE began_at <= at AND committed_at > at)))
+    SELECT {COLUMNS}
+    FROM (
+        SELECT {COLUMNS}, CAST('infinity' AS timestamptz) AS superseded_at FROM kasparro.unified_assets
+        UNION ALL
+        SELECT {COLUMNS}, superseded_at FROM kasparro.unified_assets_history
+    ) AS believed
+    WHERE updated_at <= (SELECT kasparro.within_history(at))
+      AND coalesce(updated_at <> ALL ((SELECT kasparro.changes_under_way(at))::timestamptz[]), true)
+      AND (superseded_at > at OR superseded_at = ANY ((SELECT kasparro.changes_under_way(at))::timestamptz[]))
 $$;
-"""
+"""  # noqa: S608
 
 
 def upgrade() -> None:
@@ -129,7 +132,7 @@ def upgrade() -> None:
         sa.Column("superseded_at", TIME, nullable=False, comment="until when"),
         sa.PrimaryKeyConstraint("coin_id", "day", "superseded_at"),
         schema="kasparro",
-        comment="rows of unified_assets that were replaced or deleted; kept by a trigger, read by unified_assets_as_of()",
+        comment="rows that unified_assets had; kept by its triggers, read by unified_assets_as_of()",
     )
     op.create_index(
         "unified_assets_history_day",
@@ -197,7 +200,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP FUNCTION kasparro.unified_assets_as_of, kasparro.history_reaches")
+    op.execute("DROP FUNCTION kasparro.unified_assets_as_of, kasparro.changes_under_way, kasparro.within_history")
     op.execute(
         "DROP TRIGGER keep_updated ON kasparro.unified_assets; DROP TRIGGER keep_deleted ON kasparro.unified_assets; "
         "DROP TRIGGER touch_updated ON kasparro.unified_assets; DROP TRIGGER note_commit ON kasparro.unified_change; "
