@@ -36,7 +36,7 @@ async def unified_page(database: Database, query: DataQuery) -> Page:
     async with database.connection() as connection:
         try:
             found = await (await connection.execute(statement, values, binary=True)).fetchone()
-        except errors.InvalidParameterValue as error:  # raised by kasparro.within_history
+        except errors.InvalidParameterValue as error:  # raised by kasparro.history_reaches
             reason = error.diag.message_primary
             raise RequestValidationError([{"loc": ("query", "as_of"), "msg": reason}]) from None
     rows: bytes = found[0] if found and found[0] else b""

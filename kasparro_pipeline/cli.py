@@ -80,7 +80,7 @@ def load(
 
 @app.command()
 def reprocess(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """Parse kept payloads again where the parser has changed, and unify; no vendor is asked."""
+    """Parse and unify again what another version of parser or rule has made; no vendor is asked."""
     enter(settings())
     _finish(_with_progress(lambda loader: loader.reprocess()), as_json)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -69,10 +69,11 @@ def record(  # noqa: PLR0913
     )
 
 
-def due_days(connection: sa.Connection) -> list[date]:
-    """The days touched, and those made before whose rows may rest on what a touched day says."""
+def due_days(connection: sa.Connection, failing: Collection[date] = ()) -> list[date]:
+    """The days touched, and those made before whose rows may rest on a touched day that is not `failing`."""
     touched, made = touched_day.c.day, unified_day.c.day
     after = sa.select(made).join(touched_day, (made > touched) & (made <= touched + HISTORY_DAYS))
+    after = after.where(touched.not_in(failing))
     return list(connection.scalars(sa.select(touched).union(after).order_by("day")))
 
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from kasparro_pipeline.components import ApiSource, CsvSource
+from kasparro_pipeline.components.column_lineage import lineage_metadata, unified_origins
 from kasparro_pipeline.components.observations import touch_days
 from kasparro_pipeline.components.partitions import daily, day_ranges, range_tags, today
 from kasparro_pipeline.defs.unified_assets.checks import checks_of
@@ -106,6 +107,7 @@ def _coins(priorities: dict[str, int], deps: list[dg.AssetDep]) -> dg.AssetsDefi
 
 def _unified_assets(priorities: dict[str, int], deps: list[dg.AssetDep]) -> dg.AssetsDefinition:
     version = rule_version(priorities)
+    origins = unified_origins(dep.asset_key for dep in deps)
 
     @dg.asset(
         key="unified_assets",
@@ -121,7 +123,7 @@ def _unified_assets(priorities: dict[str, int], deps: list[dg.AssetDep]) -> dg.A
             TABLE: unified_assets.fullname,
             PARTITION_COLUMN: "day",
             REPLACE: True,
-            "dagster/column_schema": column_schema(unified_assets),
+            **lineage_metadata(unified_assets, origins),
         },
     )
     def unified(context: dg.AssetExecutionContext) -> dg.Output[Load]:
@@ -169,8 +171,8 @@ def touched_ranges() -> list[tuple[str, str]]:
     A day that failed a blocking check is a range of its own, and comes last, so that it stops no other.
     """
     with current_engine().connect() as connection:
-        days = due_days(connection)
         failing = days_that_fail(connection)
+        days = due_days(connection, failing)
     ranges = day_ranges([day for day in days if day not in failing], apart=failing)
     ranges += [(day, day) for day in days if day in failing]
     return [(first.isoformat(), last.isoformat()) for first, last in ranges if last.isoformat() <= today()]

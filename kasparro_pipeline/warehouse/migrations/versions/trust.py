@@ -59,7 +59,7 @@ DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION kasparro.note_commit
 """  # noqa: S608
 
 AS_OF = f"""
-CREATE FUNCTION kasparro.within_history(at timestamptz) RETURNS timestamptz LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION kasparro.history_reaches(at timestamptz) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 DECLARE
     since timestamptz := (SELECT k.since FROM kasparro.kept_since k WHERE k.table_name = 'unified_assets_history');
 BEGIN
@@ -67,7 +67,7 @@ BEGIN
         RAISE EXCEPTION 'the history of unified_assets begins at %', to_char(since, 'YYYY-MM-DD"T"HH24:MI:SSOF')
         USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    RETURN at;
+    RETURN true;
 END $$;
 
 CREATE FUNCTION kasparro.changes_under_way(at timestamptz) RETURNS timestamptz[] LANGUAGE sql STABLE AS $$
@@ -75,8 +75,8 @@ CREATE FUNCTION kasparro.changes_under_way(at timestamptz) RETURNS timestamptz[]
 $$;
 
 -- What unified_assets said at that moment. A change counts from its commit on: what was under way does not yet.
--- The conditions stand outside the UNION ALL, so that both halves can be read in the order of an index; arrays and
--- check in sub-selects, so that they are made once; and coalesce() changes nothing but the planner's mind, which takes
+-- The conditions stand outside the UNION ALL, so that both halves can be read in the order of an index; the arrays
+-- in sub-selects, so that they are made once; and coalesce() changes nothing but the planner's mind, which takes
 -- <> ALL for a condition that leaves no row where many rows came in one transaction.
 CREATE FUNCTION kasparro.unified_assets_as_of(at timestamptz)
 RETURNS SETOF kasparro.unified_assets LANGUAGE sql STABLE AS $$
@@ -86,7 +86,8 @@ RETURNS SETOF kasparro.unified_assets LANGUAGE sql STABLE AS $$
         UNION ALL
         SELECT {COLUMNS}, superseded_at FROM kasparro.unified_assets_history
     ) AS believed
-    WHERE updated_at <= (SELECT kasparro.within_history(at))
+    WHERE kasparro.history_reaches(at)
+      AND updated_at <= at
       AND coalesce(updated_at <> ALL ((SELECT kasparro.changes_under_way(at))::timestamptz[]), true)
       AND (superseded_at > at OR superseded_at = ANY ((SELECT kasparro.changes_under_way(at))::timestamptz[]))
 $$;
@@ -200,7 +201,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP FUNCTION kasparro.unified_assets_as_of, kasparro.changes_under_way, kasparro.within_history")
+    op.execute("DROP FUNCTION kasparro.unified_assets_as_of, kasparro.changes_under_way, kasparro.history_reaches")
     op.execute(
         "DROP TRIGGER keep_updated ON kasparro.unified_assets; DROP TRIGGER keep_deleted ON kasparro.unified_assets; "
         "DROP TRIGGER touch_updated ON kasparro.unified_assets; DROP TRIGGER note_commit ON kasparro.unified_change; "
