@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -155,6 +160,20 @@ def test_pruning_forgets_the_old_and_says_so(tables: sa.Engine) -> None:
         said_at(tables, past[0][0])
     assert isinstance(refused.value.orig, psycopg.errors.InvalidParameterValue)
     assert f"begins at {horizon:%Y-%m-%dT%H:%M:%S}" in str(refused.value.orig)
+
+
+def test_the_command_prunes_what_is_older_than_the_setting(tables: sa.Engine, tmp_path: Path) -> None:
+    for price in ("1", "2"):
+        with tables.begin() as connection:
+            write(connection, {"bitcoin": price})
+    with tables.begin() as connection:
+        connection.execute(sa.update(unified_assets_history).values(superseded_at=sa.text("now() - interval '3 days'")))
+    command = [sys.executable, "-c", "from kasparro_pipeline.cli import main; main()", "prune", "--json"]
+    url = tables.url.render_as_string(hide_password=False)
+    for days, removed in (("4", 0), ("2", 1), ("2", 0)):
+        environment = {"DATABASE_URL": url, "KASPARRO_HOME": str(tmp_path), "KASPARRO_HISTORY_DAYS": days}
+        told = subprocess.check_output(command, env={**os.environ, **environment})
+        assert json.loads(told)["removed"] == {"unified_assets_history": removed}
 
 
 def test_the_history_has_every_column_of_the_table(tables: sa.Engine) -> None:
