@@ -57,11 +57,11 @@ def _cursor(text: str) -> str:
 def _moment(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            return moment
     except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise ValueError("not a time with a zone: write 2026-11-01T00:00:00Z")
-    return moment
+        pass
+    raise ValueError("not a time with a zone: write 2026-11-01T00:00:00Z")
 
 
 Moment = Annotated[datetime, BeforeValidator(_moment)]

@@ -177,8 +177,9 @@ def test_the_days_after_a_touched_one_are_made_again_with_it(loaded) -> None:
     environment_, _, _ = loaded
     touch(environment_, GOOD_DAYS[0])
     assert touched_ranges() == [(str(GOOD_DAYS[0]), str(GOOD_DAYS[1]))]
-    touch(environment_, environment_.today + timedelta(days=3))
-    assert touched_ranges() == [(str(GOOD_DAYS[0]), str(GOOD_DAYS[1]))]  # the future has no partition
+    touch(environment_, environment_.today, environment_.today + timedelta(days=3))
+    today = str(environment_.today)
+    assert touched_ranges() == [(str(GOOD_DAYS[0]), str(GOOD_DAYS[1])), (today, today)]  # the future has no partition
     with environment_.engine.begin() as connection:
         connection.execute(sa.delete(touched_day))
 

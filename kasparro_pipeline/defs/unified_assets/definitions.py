@@ -172,10 +172,10 @@ def touched_ranges() -> list[tuple[str, str]]:
     """
     with current_engine().connect() as connection:
         failing = days_that_fail(connection)
-        days = due_days(connection, failing)
+        days = [day for day in due_days(connection, failing) if day.isoformat() <= today()]
     ranges = day_ranges([day for day in days if day not in failing], apart=failing)
     ranges += [(day, day) for day in days if day in failing]
-    return [(first.isoformat(), last.isoformat()) for first, last in ranges if last.isoformat() <= today()]
+    return [(first.isoformat(), last.isoformat()) for first, last in ranges]
 
 
 def _touched_between(start: datetime, end: datetime) -> Sequence[int]:
