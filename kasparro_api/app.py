@@ -9,7 +9,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from kasparro_api import accounts, identity, problems
+from kasparro_api import accounts, identity, lineage, problems
 from kasparro_api.database import Database
 from kasparro_api.frame import RequestFrame
 from kasparro_api.routes import router
@@ -48,4 +48,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(router)
     app.include_router(accounts.router)
     app.include_router(identity.router)
+    app.include_router(lineage.router)
     return app

@@ -26,20 +26,22 @@ _NOTHING: dict[str, Any] = {
 async def health(database: Database) -> dict[str, Any]:
     """The report of `schemas.Health`, without metadata; never raises for a database that is away or frozen."""
     # A task of its own that is not waited for: a query to a frozen server can neither end nor be cancelled.
-    asking = asyncio.create_task(_source_health(database))
+    asking = asyncio.create_task(_health(database))
     asking.add_done_callback(_seen)
     done, _ = await asyncio.wait({asking}, timeout=HEALTH_TIMEOUT_S)
     if not done:
         return _unavailable(f"PostgreSQL did not answer within {HEALTH_TIMEOUT_S} s")
     try:
-        sources = asking.result()
+        sources, failed_checks = asking.result()
     except (DatabaseUnavailableError, QueryTimeoutError) as error:
         return _unavailable(str(error))
     failing = any(source["failing"] for source in sources.values())
+    failing |= any(check["severity"] == "error" for check in failed_checks)
     return {
         "status": "degraded" if failing else "ok",
         "database": {"reachable": True, "detail": None},
         "sources": sources,
+        "failed_checks": failed_checks,
     }
 
 
@@ -50,12 +52,15 @@ def _seen(task: asyncio.Task[Any]) -> None:
 
 
 def _unavailable(detail: str) -> dict[str, Any]:
-    return {"status": "unavailable", "database": {"reachable": False, "detail": detail}, "sources": {}}
+    database = {"reachable": False, "detail": detail}
+    return {"status": "unavailable", "database": database, "sources": {}, "failed_checks": []}
 
 
-async def _source_health(database: Database) -> dict[str, Any]:
+async def _health(database: Database) -> tuple[dict[str, Any], list[Any]]:
     async with database.connection() as connection:
-        return await _pairs(connection, queries.SOURCE_HEALTH)
+        sources = await _pairs(connection, queries.SOURCE_HEALTH)
+        failed = await (await connection.execute(queries.FAILED_CHECKS)).fetchall()
+        return sources, [check for (check,) in failed]
 
 
 async def stats(database: Database) -> dict[str, Any]:

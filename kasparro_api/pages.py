@@ -6,6 +6,9 @@ import json
 from dataclasses import dataclass
 from datetime import date
 
+from fastapi.exceptions import RequestValidationError
+from psycopg import errors
+
 from kasparro_api import queries
 from kasparro_api.cursor import Cursor
 from kasparro_api.database import Database
@@ -27,10 +30,15 @@ async def unified_page(database: Database, query: DataQuery) -> Page:
     Raises:
         DatabaseUnavailableError: the database is away.
         QueryTimeoutError: the query took too long.
+        RequestValidationError: `as_of` is before the history that is kept.
     """
     statement, values = queries.data_page(query)
     async with database.connection() as connection:
-        found = await (await connection.execute(statement, values, binary=True)).fetchone()
+        try:
+            found = await (await connection.execute(statement, values, binary=True)).fetchone()
+        except errors.InvalidParameterValue as error:  # raised by kasparro.history_reaches
+            reason = error.diag.message_primary
+            raise RequestValidationError([{"loc": ("query", "as_of"), "msg": reason}]) from None
     rows: bytes = found[0] if found and found[0] else b""
     count = rows.count(b"\n") + 1 if rows else 0  # JSON escapes line ends, so they stand between rows only
     if count <= query.limit:

@@ -5,7 +5,7 @@ They are read here and not by FastAPI, whose own reading of such a model takes a
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Self
 
@@ -54,6 +54,17 @@ def _cursor(text: str) -> str:
     return text
 
 
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            return moment
+    except ValueError:
+        pass
+    raise ValueError("not a time with a zone: write 2026-11-01T00:00:00Z")
+
+
+Moment = Annotated[datetime, BeforeValidator(_moment)]
 Day = Annotated[date, BeforeValidator(_day)]
 ExactNumber = Annotated[Decimal, BeforeValidator(_decimal, json_schema_input_type=str)]
 Names = Annotated[list[str], BeforeValidator(_names, json_schema_input_type=str)]
@@ -123,6 +134,12 @@ class DataQuery(QueryParameters):
     last_day: Day | None = Field(None, alias="to", description="Last day (UTC), inclusive.")
     min_price: ExactNumber | None = Field(None, description="Lowest `price_usd`, inclusive; compared exactly.")
     max_price: ExactNumber | None = Field(None, description="Highest `price_usd`, inclusive; compared exactly.")
+
+    as_of: Moment | None = Field(
+        None,
+        description="What the table said at this moment; keep it while paging, and no later change moves a page.",
+        examples=["2026-11-01T00:00:00Z"],
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -28,7 +28,7 @@ def _as_json(column: sa.Column[Any]) -> str:
     return f"u.{column.name}"
 
 
-_UNIFIED_COLUMNS = ", ".join(_as_json(column) for column in unified_assets.columns)
+UNIFIED_COLUMNS = ", ".join(_as_json(column) for column in unified_assets.columns)
 
 
 class _Conditions:
@@ -70,18 +70,22 @@ def data_page(query: DataQuery) -> tuple[str, dict[str, Any]]:
     after = query.after
     if after:
         where.values |= {"after_day": after.day, "after_coin_id": after.coin_id}
-    return _data_page(tuple(where.texts), after is not None, query.limit), where.values
+    table = "kasparro.unified_assets"
+    if query.as_of:
+        table = "kasparro.unified_assets_as_of(%(as_of)s)"
+        where.values["as_of"] = query.as_of
+    return _data_page(tuple(where.texts), after is not None, query.limit, table), where.values
 
 
 @lru_cache(maxsize=512)
-def _data_page(conditions: tuple[str, ...], has_cursor: bool, limit: int) -> str:
+def _data_page(conditions: tuple[str, ...], has_cursor: bool, limit: int, table: str) -> str:
     # The limit stands in the text: were it bound, the planner would not know that only a page is wanted.
     order = f"ORDER BY day DESC, coin_id LIMIT {limit + 1:d}"
 
     def select(*position: str) -> str:
         texts = conditions + position
         where = f"WHERE {' AND '.join(texts)} " if texts else ""
-        return f"SELECT {_UNIFIED_COLUMNS} FROM kasparro.unified_assets u {where}{order}"
+        return f"SELECT {UNIFIED_COLUMNS} FROM {table} u {where}{order}"
 
     rows = select()
     if has_cursor:  # two ranges of the index instead of one condition that it cannot answer
@@ -127,6 +131,13 @@ LEFT JOIN LATERAL ({_newest_step()} LIMIT 1) newest ON true
 LEFT JOIN LATERAL ({_SUCCEEDED} LIMIT 1) succeeded ON true
 LEFT JOIN LATERAL ({_FAILED} LIMIT 1) failed ON true
 ORDER BY s.source
+"""
+
+FAILED_CHECKS = f"""
+SELECT json_build_object(
+    'asset_key', asset_key, 'check', check_name, 'day', day, 'severity', severity, 'blocking', blocking,
+    'detail', detail, 'run_id', run_id, 'checked_at', {_utc("checked_at")})
+FROM kasparro.failed_check ORDER BY severity, day DESC NULLS FIRST, asset_key, check_name LIMIT 100
 """
 
 COUNTED_UP_TO = 100_000

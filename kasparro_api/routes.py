@@ -63,7 +63,7 @@ async def data(request: Request) -> Response:
     responses={200: {"model": Health}, 503: {"model": Health, "description": "The database is away."}},
 )
 async def health(request: Request) -> Response:
-    """200 while the database answers, also when a source's last run failed (`degraded`); 503 otherwise.
+    """200 while the database answers, also when a source's last run or a check failed (`degraded`); 503 otherwise.
 
     Answers within three seconds.
     """

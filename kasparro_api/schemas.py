@@ -75,6 +75,93 @@ class DataPage(Answer):
     data: list[UnifiedRow]
 
 
+class Verdict(Answer):
+    """What one source said of one field, and what became of it."""
+
+    source: str
+    value: str | None = Field(description="As it was said, numbers as exact decimals.", examples=["67187.3358936566"])
+    verdict: Literal["chosen", "later_priority", "stale", "outlier", "no_value"] = Field(
+        description="`chosen`; or why not: a source of a higher priority had a value, the value was old while others "
+        "were fresh, it was an outlier, or there was none."
+    )
+    median: Decimal | None = Field(
+        description="Of the fresh sources' values; only where they were far apart or jumped, and so were compared."
+    )
+    usual: Decimal | None = Field(description="What the value was compared with of the three days before; likewise.")
+
+
+class IdentityOf(Answer):
+    """Why the source's coin is this coin."""
+
+    method: str = Field(examples=["symbol+name"])
+    confidence: Decimal
+    evidence: str
+
+
+class ObservationOf(Answer):
+    """A source's word of the day."""
+
+    source: str
+    source_coin_id: str
+    observed_at: datetime
+    symbol: str | None
+    name: str | None
+    price_usd: Decimal | None
+    market_cap_usd: Decimal | None
+    volume_24h_usd: Decimal | None
+    circulating_supply: Decimal | None
+    total_supply: Decimal | None
+    max_supply: Decimal | None
+    rank: int | None
+    fetched_at: datetime
+    payload_sha256: str = Field(description="The bytes are at `/payloads/{sha256}`.")
+    position: int = Field(description="Record in the payload, from 1; of a CSV block, the line.")
+    identity: IdentityOf
+
+
+class DeliveryOf(Answer):
+    """When and how a payload was delivered, and which runs took it in."""
+
+    partition: str
+    position: int = Field(description="Page or block, from 0.")
+    fetched_at: datetime
+    request: str = Field(description="URL without secrets, or path below the drop folder.")
+    first_record: int = Field(description="Line of the file on which a CSV block starts, else 1.")
+    run_id: str | None = Field(description="The Dagster run that fetched it.")
+    parser_version: str | None
+    parsed_at: datetime | None
+    parse_run_id: str | None = Field(description="The Dagster run that parsed it.")
+
+
+class PayloadOf(Answer):
+    """A payload that an observation was in."""
+
+    source: str
+    sha256: str
+    size_bytes: int
+    deliveries: list[DeliveryOf] | None = Field(description="The newest first, no more than 20.")
+
+
+class UnifiedBy(Answer):
+    """What made the row's day, or found it unchanged, last."""
+
+    rule_version: str
+    run_id: str | None = Field(description="The Dagster run.")
+    unified_at: datetime
+    changing: bool = Field(description="Something has arrived since that may change the row; it is made again soon.")
+
+
+class Lineage(Answer):
+    """Where one row came from."""
+
+    metadata: Metadata
+    row: UnifiedRow
+    fields: dict[str, list[Verdict]] = Field(description="By column, the sources in the order in which they are taken.")
+    observations: list[ObservationOf]
+    payloads: list[PayloadOf]
+    unified_by: UnifiedBy | None
+
+
 RunStatus = Literal["running", "success", "failure"]
 
 
@@ -104,13 +191,27 @@ class DatabaseHealth(Answer):
     detail: str | None = Field(description="What is wrong and what to do; null when nothing is.")
 
 
+class FailedCheck(Answer):
+    """What a check found when it looked last."""
+
+    asset_key: str = Field(examples=["coingecko/observations"])
+    check: str = Field(examples=["no_future_day"])
+    day: date | None = Field(description="Null: the table as a whole.")
+    severity: Literal["error", "warning"] = Field(description="An error makes the service `degraded`.")
+    blocking: bool = Field(description="The day is not unified until the check passes.")
+    detail: str
+    run_id: str | None = Field(description="The Dagster run that looked.")
+    checked_at: datetime
+
+
 class Health(Answer):
-    """`ok`; `degraded`: data is served, a source's last run failed; `unavailable`: no database, no data."""
+    """`ok`; `degraded`: data is served, a source's last run or a check failed; `unavailable`: no database, no data."""
 
     status: Literal["ok", "degraded", "unavailable"]
     metadata: Metadata
     database: DatabaseHealth
     sources: dict[str, SourceHealth]
+    failed_checks: list[FailedCheck] = Field(description="Errors first, newest day first, no more than 100.")
 
 
 class Count(Answer):

@@ -28,6 +28,7 @@ from kasparro_pipeline.simulator.drops import write_today
 from kasparro_pipeline.stack import Stack, enter
 from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.quarantine import held
+from kasparro_pipeline.warehouse.retention import prune_unified_history
 
 if TYPE_CHECKING:
     from kasparro_pipeline.load import Loader, LoadReport
@@ -94,7 +95,7 @@ def load(
 
 @app.command()
 def reprocess(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """Parse kept payloads again where the parser has changed, and unify; no vendor is asked."""
+    """Parse and unify again what another version of parser or rule has made; no vendor is asked."""
     enter(settings())
     _finish(_with_progress(lambda loader: loader.reprocess()), as_json)
 
@@ -135,6 +136,20 @@ def _printable(text: str) -> str:
     """`text` on one line, cut to a length that can be read, without what a terminal would obey."""
     cut = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+
+
+@app.command()
+def prune(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Remove superseded rows of unified_assets that are older than KASPARRO_HISTORY_DAYS."""
+    chosen = settings()
+    enter(chosen)
+    before = datetime.now(UTC) - timedelta(days=chosen.history_days)
+    removed = prune_unified_history(current_engine(), before)
+    if as_json:
+        told = {"kept_since": before.isoformat(), "removed": {"unified_assets_history": removed}}
+        sys.stdout.write(json.dumps(told, indent=2) + "\n")
+    else:
+        console.print(f"unified_assets_history: {removed:,} rows removed, kept since {before:%Y-%m-%d %H:%M} UTC")
 
 
 def _finish(report: LoadReport, as_json: bool) -> None:

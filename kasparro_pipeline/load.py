@@ -15,21 +15,25 @@ import dagster as dg
 import sqlalchemy as sa
 
 from kasparro_pipeline.components import ApiSource, CsvSource
+from kasparro_pipeline.components.all_sources import priorities_of
 from kasparro_pipeline.components.csv_source import drop_ranges, due_drops
 from kasparro_pipeline.components.partitions import ONLY_WAITING, day_ranges, drops, key_ranges, range_tags, today
+from kasparro_pipeline.defs.unified_assets.definitions import touched_ranges
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.settings import settings
 from kasparro_pipeline.sources.drops import find_drops
 from kasparro_pipeline.warehouse import quarantine
 from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.tables import delivery, raw_payload, source_run, touched_day
+from kasparro_pipeline.warehouse.unify import rule_version, touch_days_of_other_rules
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 """What a run has to say is in Dagster's event log; the terminal gets the report."""
 
 UNIFY = "unify"
 UNIFY_ROUNDS = 3
-"""A coin that became another one touches more days, so unifying may have to go round again."""
+"""A coin that became another one touches more days, and a day that fails a check is set apart from the others, so
+unifying may have to go round again."""
 
 
 @dataclass(slots=True)
@@ -89,6 +93,7 @@ class Loader:
         self._api = {source.source: source for source in tree.get_all_components(ApiSource)}
         self._files = {source.name: source for source in tree.get_all_components(CsvSource)}
         self._asked = set(self._api)
+        self._priorities = priorities_of(self._api.values(), self._files.values())
         self._runs: list[str] = []
         self._errors: dict[str, str] = {}
 
@@ -122,6 +127,8 @@ class Loader:
             self._parse_waiting(name, [name], _stale(source.parser_version))
         for name, files in self._files.items():
             self._parse_waiting(name, None, _stale(files.parser_version))
+        with current_engine().begin() as connection:
+            touch_days_of_other_rules(connection, rule_version(self._priorities))
         return self.unify()
 
     def retry(self, source: str | None = None, reason_code: str | None = None) -> LoadReport:
@@ -189,17 +196,19 @@ class Loader:
     def unify(self) -> LoadReport:
         """Unify the days touched; nothing is fetched or parsed."""
         report = LoadReport()
-        days: set[date] = set()
+        days = _touched()
+        tried: list[tuple[str, str]] = []
         for _ in range(UNIFY_ROUNDS):
-            with current_engine().connect() as connection:
-                touched = set(connection.scalars(sa.select(touched_day.c.day).distinct()))
-            if not touched:
+            ranges = touched_ranges()
+            if ranges == tried:  # none are left, or they failed just now
                 break
-            if not all(self._run(UNIFY, a.isoformat(), b.isoformat()) for a, b in day_ranges(touched)):
-                report.error = self._errors.pop(UNIFY)
-                break
-            days |= touched
-        report.days_unified = len(days)
+            self._errors.pop(UNIFY, None)
+            for first, last in ranges:
+                self._run(UNIFY, first, last)
+            days |= _touched()
+            tried = ranges
+        report.error = self._errors.pop(UNIFY, None)
+        report.days_unified = len(days - _touched())
         report.sources = self._source_reports()
         return report
 
@@ -242,6 +251,11 @@ class Loader:
         for name in self._asked:
             reports.setdefault(name, SourceReport(name))
         return sorted(reports.values(), key=lambda report: report.source)
+
+
+def _touched() -> set[date]:
+    with current_engine().connect() as connection:
+        return set(connection.scalars(sa.select(touched_day.c.day).distinct()))
 
 
 def _range(first: date | None, last: date | None) -> tuple[str, str]:

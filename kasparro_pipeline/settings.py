@@ -49,6 +49,8 @@ class Settings(BaseSettings):
     vendors: Literal["simulator", "live"] = "simulator"
     first_day: date = date(2009, 1, 3)
     """First day of every partitioned asset; an observation of an earlier day is quarantined."""
+    history_days: int = Field(default=365, ge=1)
+    """So long `kasparro prune` keeps what `unified_assets` said and no longer says, for ``as_of``."""
 
     @field_validator("home", "drop_dir")
     @classmethod

@@ -8,6 +8,7 @@ import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 
 import dagster as dg
 import pytest
@@ -58,21 +59,26 @@ def write(drops: Environment, header: str, lines: list[str]) -> None:
 
 
 class Parsed:
-    """Counts the blocks that are parsed, by file."""
+    """Counts the blocks of the newest state of each file that are parsed.
+
+    The blocks that such a state has no more are parsed, too: to see which rows are gone with them.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.files: Counter[str] = Counter()
+        self.blocks: dict[str, set[tuple[datetime, int]]] = {}
         parse = csv_source.parse_csv
 
         def counted(delivery, *arguments):
-            self.files[delivery.partition.partition("/")[2]] += 1
+            name = delivery.partition.partition("/")[2]
+            self.blocks.setdefault(name, set()).add((delivery.fetched_at, delivery.position))
             return parse(delivery, *arguments)
 
         monkeypatch.setattr(csv_source, "parse_csv", counted)
 
     def take(self) -> dict[str, int]:
-        taken = {name: self.files[name] for name in WRITTEN}
-        self.files.clear()
+        newest = {name: max(blocks)[0] for name, blocks in self.blocks.items()}
+        taken = {name: sum(at == newest[name] for at, _ in blocks) for name, blocks in self.blocks.items()}
+        self.blocks.clear()
         return taken
 
 
@@ -99,8 +105,12 @@ def test_only_what_changed_is_parsed_again(drops: Environment, loader: Loader, m
         assert drops.count(quarantine) == 0
         return parsed.take()
 
-    # Each key once, so that what is stored is just what the newest file says; all on two days, so that few are unified.
-    rows = [f"coin-{n % 97},2024-01-01 {n % 23:02}:30:00,{n}.5,{n}" for n in range(97 * 23)]
+    # Each key once, so that what is stored is just what the newest file says; all on two days, so that few are unified;
+    # in the order of their times, so that a block tells by its times alone that it cannot hold another one's keys.
+    times = [
+        f"2024-01-01 {minute // 60:02}:{minute % 60:02}:{second}" for minute in range(24 * 60) for second in (10, 50)
+    ]
+    rows = [f"coin-{n % 97},{time},{n}.5,{n}" for n, time in enumerate(times[: 97 * 23])]
     write(drops, "id,date,price,rank", rows)
     first = load()
     assert all(count >= 8 for count in first.values()), first

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import dagster as dg
 import sqlalchemy as sa
 
@@ -13,7 +15,11 @@ from kasparro_pipeline.warehouse.tables import source_coin
 
 def declared_priorities(context: dg.ComponentLoadContext) -> dict[str, int]:
     """The priority of each source's component, by its name."""
-    api, files = _components(context)
+    return priorities_of(*_components(context))
+
+
+def priorities_of(api: Iterable[ApiSource], files: Iterable[CsvSource]) -> dict[str, int]:
+    """What the components say of whose word is taken sooner, by their names."""
     return {source.source: source.priority for source in api} | {source.name: source.priority for source in files}
 
 
@@ -23,6 +29,13 @@ def observations_of_all(context: dg.ComponentLoadContext) -> list[dg.AssetDep]:
     deps = [dg.AssetDep([source.source, "observations"]) for source in api]
     every_file = dg.AllPartitionMapping()
     return deps + [dg.AssetDep([source.name, "observations"], partition_mapping=every_file) for source in files]
+
+
+def observations_and_sources(context: dg.ComponentLoadContext) -> list[tuple[list[str], str]]:
+    """The observations of every component, and the SQL pattern of the sources that are in them."""
+    api, files = _components(context)
+    found = [([source.source, "observations"], source.source) for source in api]
+    return found + [([source.name, "observations"], r"csv\_%") for source in files]
 
 
 def source_priorities(declared: dict[str, int]) -> dict[str, int]:

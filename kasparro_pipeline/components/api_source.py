@@ -192,14 +192,22 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
             spent = self._vendor(settings()).ledger.spent()
             return dg.SkipReason(spent) if spent else dg.RunRequest(partition_key=today())
 
-        raw = raw_asset(self.source, self.source, daily(), f"Answers of {self.base_url}{self.endpoint}.", self._fetch)
-        observations = observations_asset(self.source, daily(), self.parser_version, self._parse)
+        fields = self.vendor_fields
+        description = f"Answers of {self.base_url}{self.endpoint}."
+        raw = raw_asset(self.source, self.source, daily(), description, self._fetch, fields=fields)
+        observations = observations_asset(self.source, daily(), self.parser_version, self._parse, fields=fields)
         return dg.Definitions(
             assets=[raw, observations],
             asset_checks=[drift_check(self.source, self.source)],
             jobs=[job],
             schedules=[refresh],
         )
+
+    @property
+    def vendor_fields(self) -> dict[str, list[str]]:
+        """Where in an answer each column comes from, such as ``data[].quotes.USD.price``."""
+        records = f"{self.record_path}[]." if self.record_path else ""
+        return {column: [f"{records}{path}"] for column, path in self.columns.items()}
 
     @property
     def parser_version(self) -> str:

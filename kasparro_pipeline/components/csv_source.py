@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from itertools import islice
 from pathlib import Path
@@ -46,6 +46,15 @@ SETTLED_SECONDS = 2.0
 """A file changed more recently may still be written to; the sensor leaves it for its next look."""
 
 
+_MADE_OF = {
+    "pair": ("source_coin_id", "symbol"),
+    "symbol": ("symbol", "source_coin_id"),
+    "name": ("name", "source_coin_id"),
+    "time_of_day": ("observed_at",),
+}
+"""What is read from a mapped column, where that is not the column of the same name alone."""
+
+
 @dg.scaffold_with(CsvSourceScaffolder)
 class CsvSource(dg.Component, dg.Model, dg.Resolvable):
     """CSV files below ``KASPARRO_DROP_DIR``, one partition a file; each first-level folder is a source of its own.
@@ -75,8 +84,9 @@ class CsvSource(dg.Component, dg.Model, dg.Resolvable):
         def folder(context: dg.SensorEvaluationContext) -> dg.SensorResult:
             return self._look(context)
 
-        raw = raw_asset(self.name, "csv_*", drops(), "CSV files of the drop folder.", self._fetch)
-        observations = observations_asset(self.name, drops(), self.parser_version, self._parse)
+        fields = vendor_fields(self.columns)
+        raw = raw_asset(self.name, "csv_*", drops(), "CSV files of the drop folder.", self._fetch, fields=fields)
+        observations = observations_asset(self.name, drops(), self.parser_version, self._parse, fields=fields)
         return dg.Definitions(
             assets=[raw, observations], asset_checks=[drift_check(self.name, "csv_*")], jobs=[job], sensors=[folder]
         )
@@ -136,6 +146,15 @@ class CsvSource(dg.Component, dg.Model, dg.Resolvable):
         for partition, dialect in parser.dialects().items():
             context.add_asset_metadata({"dialect": dg.JsonMetadataValue(dialect.described())}, partition_key=partition)
         return ObservationLoad(raw, parser, run, only_waiting=ONLY_WAITING in context.run.tags).load()
+
+
+def vendor_fields(columns: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """The header names that each column of an observation may be read from."""
+    fields: dict[str, list[str]] = {}
+    for column, names in columns.items():
+        for made in _MADE_OF.get(column, (column,)):
+            fields[made] = list(dict.fromkeys([*fields.get(made, []), *names]))
+    return fields
 
 
 class CsvParser:

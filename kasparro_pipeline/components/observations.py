@@ -278,11 +278,12 @@ def _parsed_before(connection: sa.Connection, kept: Kept, version: str) -> _Acco
     """The account of the same bytes, where parsing them again would say the same and could change nothing.
 
     It would say something else of quarantined records that now stand elsewhere, or whose day has come. It could change
-    something where the source's rows were updated since, or where the bytes were parsed after later ones.
+    something where rows among its own were updated since, or where the bytes were parsed after later ones.
     """
     other = delivery.alias()
     unsettled = sa.exists().where(
         other.c.source == kept.source,
+        _may_meet(other.c),
         ((other.c.parsed_at > delivery.c.parsed_at) & (other.c.updated > 0))
         | ((other.c.fetched_at > delivery.c.fetched_at) & (other.c.parsed_at < delivery.c.parsed_at)),
     )
@@ -312,6 +313,18 @@ def _parsed_before(connection: sa.Connection, kept: Kept, version: str) -> _Acco
     unchanged = row["records"] - row["quarantined"]
     counts = dict(zip(COUNTS, (row["records"], 0, 0, unchanged, row["quarantined"]), strict=True))
     return _Account(kept, version, counts, {name: row[name] for name in EXTENT})
+
+
+def _may_meet(other: Any) -> sa.ColumnElement[bool]:  # noqa: ANN401 - columns of an alias
+    """Whether the observations of two deliveries may have a key in common, as far as their extents tell."""
+    ours = delivery.c
+    apart = (
+        (other.first_observed_at > ours.last_observed_at)
+        | (other.last_observed_at < ours.first_observed_at)
+        | (other.first_coin_id > ours.last_coin_id)
+        | (other.last_coin_id < ours.first_coin_id)
+    )
+    return apart.is_not(True)
 
 
 def _came_again(connection: sa.Connection, kept: Kept) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
@@ -38,11 +38,12 @@ def range_tags(start: str, end: str) -> dict[str, str]:
     return {RANGE_START: start, RANGE_END: end}
 
 
-def day_ranges(days: Iterable[date]) -> list[tuple[date, date]]:
-    """First and last day of each group of near days, in order."""
+def day_ranges(days: Iterable[date], apart: Collection[date] = ()) -> list[tuple[date, date]]:
+    """First and last day of each group of near days, in order; no group reaches over a day of `apart`."""
     ranges: list[tuple[date, date]] = []
     for day in sorted(days):
-        if ranges and day - ranges[-1][1] <= timedelta(days=NEAR_DAYS):
+        near = bool(ranges) and day - ranges[-1][1] <= timedelta(days=NEAR_DAYS)
+        if near and not any(ranges[-1][1] < between < day for between in apart):
             ranges[-1] = (ranges[-1][0], day)
         else:
             ranges.append((day, day))

@@ -6,8 +6,14 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from kasparro_pipeline.components.column_lineage import (
+    VendorFields,
+    lineage_metadata,
+    observation_origins,
+    raw_fields,
+)
 from kasparro_pipeline.components.drift import CHECK, open_drift
-from kasparro_pipeline.io_managers.postgres import TABLE, Load, column_schema
+from kasparro_pipeline.io_managers.postgres import TABLE, Load
 from kasparro_pipeline.io_managers.raw_payload import SOURCE_METADATA, Deliveries
 from kasparro_pipeline.sources.records import Payload
 from kasparro_pipeline.warehouse.tables import observation, raw_payload
@@ -16,8 +22,14 @@ Fetch = Callable[[dg.AssetExecutionContext], Iterator[Payload]]
 Parse = Callable[[dg.AssetExecutionContext, Deliveries], Load]
 
 
-def raw_asset(
-    name: str, source: str, partitions: dg.PartitionsDefinition[str], description: str, fetch: Fetch
+def raw_asset(  # noqa: PLR0913
+    name: str,
+    source: str,
+    partitions: dg.PartitionsDefinition[str],
+    description: str,
+    fetch: Fetch,
+    *,
+    fields: VendorFields,
 ) -> dg.AssetsDefinition:
     """``<name>/raw``: the payloads that `fetch` yields, kept as they come; `source` may be a pattern like ``csv_*``."""
 
@@ -30,7 +42,11 @@ def raw_asset(
         group_name="raw",
         kinds={"postgres"},
         code_version="1",
-        metadata={SOURCE_METADATA: source, TABLE: raw_payload.fullname},
+        metadata={
+            SOURCE_METADATA: source,
+            TABLE: raw_payload.fullname,
+            "dagster/column_schema": raw_fields(fields),
+        },
     )
     def raw(context: dg.AssetExecutionContext) -> dg.Output[Any]:  # Dagster takes no generic type here
         return dg.Output(fetch(context))
@@ -39,9 +55,15 @@ def raw_asset(
 
 
 def observations_asset(
-    name: str, partitions: dg.PartitionsDefinition[str], parser_version: str, parse: Parse
+    name: str,
+    partitions: dg.PartitionsDefinition[str],
+    parser_version: str,
+    parse: Parse,
+    *,
+    fields: VendorFields,
 ) -> dg.AssetsDefinition:
     """``<name>/observations``: what the payloads say, typed and exact."""
+    origins = observation_origins(dg.AssetKey([name, "raw"]), fields)
 
     @dg.asset(
         key=[name, "observations"],
@@ -53,7 +75,7 @@ def observations_asset(
         group_name="observations",
         kinds={"postgres"},
         code_version=parser_version,
-        metadata={TABLE: observation.fullname, "dagster/column_schema": column_schema(observation)},
+        metadata={TABLE: observation.fullname, **lineage_metadata(observation, origins)},
     )
     def observations(context: dg.AssetExecutionContext, raw: Deliveries) -> dg.Output[Load]:
         return dg.Output(parse(context, raw))

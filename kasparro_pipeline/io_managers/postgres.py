@@ -26,7 +26,7 @@ Metadata of the asset's definition that counts:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -164,14 +164,18 @@ class PostgresIOManager(dg.IOManager):
         return {"preview": dg.MetadataValue.md(str(rows.to_markdown(index=False)))} if len(rows) else {}
 
 
-def column_schema(table: sa.Table) -> dg.TableSchema:
-    """The table's columns as Dagster's UI shows them; for ``dagster/column_schema`` of an asset's definition."""
+def column_schema(table: sa.Table, origins: Mapping[str, str] | None = None) -> dg.TableSchema:
+    """The table's columns as Dagster's UI shows them; for ``dagster/column_schema`` of an asset's definition.
+
+    `origins` says by column where it comes from, in words: the UI shows it beside the column's comment.
+    """
+    told = {name: f"From {origin}." for name, origin in (origins or {}).items()}
     return dg.TableSchema(
         columns=[
             dg.TableColumn(
                 column.name,
                 str(column.type),
-                description=column.comment,
+                description=". ".join(filter(None, (column.comment, told.get(column.name)))) or None,
                 constraints=dg.TableColumnConstraints(nullable=bool(column.nullable), unique=False),
             )
             for column in table.columns

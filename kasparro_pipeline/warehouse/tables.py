@@ -2,7 +2,8 @@
 
 Text keys use ``COLLATE "C"``: byte order, the fastest to compare and the same on every machine.
 `Column.info` may hold ``{"compare": False}``: the column is written with its row, yet a difference in it alone is no
-reason to write the row (provenance and time stamps).
+reason to write the row (provenance and time stamps). It may also hold ``{"from": (column, ...)}``: the columns of an
+observation that a column of `unified_assets` is made of, where they are not the one of the same name.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ metadata = MetaData(schema=SCHEMA)
 KEY = Text(collation="C")
 TIME = DateTime(timezone=True)
 NOT_COMPARED = {"compare": False}
+GUARDED = ("price_usd", "market_cap_usd", "volume_24h_usd", "circulating_supply", "total_supply", "max_supply", "rank")
+"""Numbers that are looked at for outliers."""
 
 
 def _numbers(*names: str) -> list[Column[object]]:
@@ -50,6 +53,7 @@ raw_payload = Table(
     Column("body", LargeBinary, nullable=False, comment="the bytes, compressed with zstd"),
     Column("size_bytes", BigInteger, nullable=False, comment="before compression"),
     Column("first_fetched_at", TIME, nullable=False),
+    Index("raw_payload_sha256", "sha256"),
 )
 
 delivery = Table(
@@ -318,24 +322,102 @@ identity_decision = Table(
     comment="what persons have said of two coins; of two that hold on one pair the later counts",
 )
 
+
+def _unified_columns(*, is_key: bool) -> list[Column[object]]:
+    return [
+        Column("coin_id", KEY, primary_key=is_key, nullable=False, info={"from": ("source", "source_coin_id")}),
+        Column("day", Date, primary_key=is_key, nullable=False, info={"from": ("observed_at",)}),
+        Column("symbol", Text),
+        Column("name", Text),
+        *_numbers(*GUARDED[:-1]),
+        Column("rank", BigInteger),
+        Column("price_source", KEY, comment="the source price_usd is from", info={"from": ("source", "price_usd")}),
+        Column(
+            "source_count",
+            Integer,
+            nullable=False,
+            comment="sources that gave a price for the day",
+            info={"from": ("price_usd",)},
+        ),
+        Column(
+            "sources",
+            ARRAY(KEY),
+            nullable=False,
+            comment="all sources with an observation of the day, sorted",
+            info={"from": ("source",)},
+        ),
+        Column(
+            "price_spread_pct",
+            Numeric,
+            comment="(highest - lowest) / median of the sources' prices, in percent",
+            info={"from": ("price_usd", "observed_at")},
+        ),
+        Column("flags", ARRAY(KEY), nullable=False, info={"from": (*GUARDED, "observed_at")}),
+        Column("observed_at", TIME, nullable=False, comment="when the chosen price was observed"),
+    ]
+
+
 unified_assets = Table(
     "unified_assets",
     metadata,
-    Column("coin_id", KEY, primary_key=True),
-    Column("day", Date, primary_key=True),
-    Column("symbol", Text),
-    Column("name", Text),
-    *_numbers("price_usd", "market_cap_usd", "volume_24h_usd", "circulating_supply", "total_supply", "max_supply"),
-    Column("rank", BigInteger),
-    Column("price_source", KEY, comment="the source price_usd is from"),
-    Column("source_count", Integer, nullable=False, comment="sources that gave a price for the day"),
-    Column("sources", ARRAY(KEY), nullable=False, comment="all sources with an observation of the day, sorted"),
-    Column("price_spread_pct", Numeric, comment="(highest - lowest) / median of the sources' prices, in percent"),
-    Column("flags", ARRAY(KEY), nullable=False),
-    Column("observed_at", TIME, nullable=False, comment="when the chosen price was observed"),
+    *_unified_columns(is_key=True),
     Column("updated_at", TIME, nullable=False, server_default=func.now(), onupdate=func.now(), info=NOT_COMPARED),
     Index("unified_assets_day", text("day DESC"), "coin_id"),
     Index("unified_assets_symbol", text("lower(symbol)"), text("day DESC"), "coin_id"),
+)
+
+unified_assets_history = Table(
+    "unified_assets_history",
+    metadata,
+    *_unified_columns(is_key=False),
+    Column("updated_at", TIME, nullable=False, comment="since when the row was believed"),
+    Column("superseded_at", TIME, nullable=False, comment="until when"),
+    PrimaryKeyConstraint("coin_id", "day", "superseded_at"),
+    Index("unified_assets_history_day", text("day DESC"), "coin_id"),
+    Index("unified_assets_history_superseded", "superseded_at"),
+    comment="rows that unified_assets had; kept by its triggers, read by unified_assets_as_of()",
+)
+
+unified_change = Table(
+    "unified_change",
+    metadata,
+    Column("began_at", TIME, primary_key=True, comment="start of the transaction: what its rows have as updated_at"),
+    Column("committed_at", TIME, nullable=False, comment="set by a trigger at the moment of the commit"),
+    comment="transactions that changed unified_assets: from when on others saw what they wrote",
+)
+
+unified_day = Table(
+    "unified_day",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("rule_version", KEY, nullable=False),
+    Column("priorities", JSONB, nullable=False, comment="of the sources then, by source"),
+    Column("run_id", Text, comment="the Dagster run that made the day last"),
+    Column("unified_at", TIME, nullable=False, server_default=func.now()),
+    comment="by which rule, and when, the rows of each day were made or found unchanged last",
+)
+
+kept_since = Table(
+    "kept_since",
+    metadata,
+    Column("table_name", KEY, primary_key=True),
+    Column("since", TIME, nullable=False),
+    comment="from when on a table of the past is whole; what is older was pruned",
+)
+
+failed_check = Table(
+    "failed_check",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("asset_key", KEY, nullable=False),
+    Column("check_name", KEY, nullable=False),
+    Column("day", Date, comment="null: the table as a whole"),
+    Column("severity", KEY, nullable=False, comment="error or warning"),
+    Column("blocking", Boolean, nullable=False, comment="the day is not unified until the check passes"),
+    Column("detail", Text, nullable=False),
+    Column("run_id", Text),
+    Column("checked_at", TIME, nullable=False, server_default=func.now()),
+    comment="what the last evaluation of each check found wrong; empty when all is well",
 )
 
 merge_receipt = Table(

@@ -178,7 +178,7 @@ def test_filters(service: httpx.Client, engine: sa.Engine) -> None:
         ("symbol=btc,,eth", "symbol: a list with an empty"),
         ("coin_id=a%00b", "coin_id: a list with an empty or unreadable name"),
         ("symbol=" + ",".join(["x"] * 501), "symbol: a list of 501 names: give 500 at most"),
-        ("symbl=btc", "unknown parameter symbl; allowed: coin_id, cursor, from, limit, max_price"),
+        ("symbl=btc", "unknown parameter symbl; allowed: as_of, coin_id, cursor, from, limit"),
         ("first_day=2026-11-01", "unknown parameter first_day"),
         ("cursor=", "cursor: not a cursor"),
         ("cursor=abc", "cursor: not a cursor"),

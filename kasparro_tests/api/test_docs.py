@@ -30,10 +30,11 @@ def test_documentation_page_needs_no_other_host(bare_service: httpx.Client) -> N
 def test_every_parameter_of_data_is_documented_as_it_is(document: dict[str, Any]) -> None:
     parameters = {told["name"]: told for told in document["paths"]["/data"]["get"]["parameters"]}
     assert set(parameters) == {
-        "limit", "cursor", "symbol", "coin_id", "source", "from", "to", "min_price", "max_price"
+        "limit", "cursor", "symbol", "coin_id", "source", "from", "to", "min_price", "max_price", "as_of"
     }  # fmt: skip
     assert parameters["limit"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
     assert parameters["from"]["schema"] == {"type": "string", "format": "date"}
+    assert parameters["as_of"]["schema"]["format"] == "date-time"
     assert parameters["min_price"]["schema"] == {"type": "string"}
     assert parameters["symbol"]["schema"]["type"] == "string"
     assert all(told["description"] and not told["required"] for told in parameters.values())
@@ -46,6 +47,8 @@ def test_every_parameter_of_data_is_documented_as_it_is(document: dict[str, Any]
         ("/health", {"200", "503"}),
         ("/stats", {"200", "503"}),
         ("/identity/review", {"200", "422", "503"}),
+        ("/data/{coin_id}/{day}/lineage", {"200", "404", "422", "503"}),
+        ("/payloads/{sha256}", {"200", "404", "422", "503"}),
     ],
 )
 def test_every_status_is_documented(document: dict[str, Any], path: str, statuses: set[str]) -> None:

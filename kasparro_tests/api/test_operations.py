@@ -11,6 +11,7 @@ from kasparro_api import queries
 from kasparro_api.schemas import Health, Stats
 from kasparro_pipeline.warehouse.tables import (
     delivery,
+    failed_check,
     observation,
     quarantine,
     raw_payload,
@@ -113,6 +114,20 @@ def test_health_is_degraded_while_a_sources_newest_finished_run_failed(
     assert (answer.status_code, report.status, report.sources["coingecko"].failing) == (200, "degraded", True)
     insert(engine, source_run, [step("coingecko", "run-4", 12)])
     assert service.get("/health").json()["status"] == "ok"
+
+
+def test_health_is_degraded_while_a_check_fails_and_says_which(service: httpx.Client, engine: sa.Engine) -> None:
+    check = {"asset_key": "coingecko/observations", "check_name": "no_future_day", "detail": "2 observations"}
+    warning = {**check, "check_name": "coin_count", "day": None, "severity": "warning", "blocking": False}
+    insert(engine, failed_check, [warning])
+    report = Health.model_validate_json(service.get("/health").content)
+    assert (report.status, [failed.check for failed in report.failed_checks]) == ("ok", ["coin_count"])
+    insert(engine, failed_check, [{**check, "day": date(2026, 11, 1), "severity": "error", "blocking": True}])
+    answer = service.get("/health")
+    report = Health.model_validate_json(answer.content)
+    assert (answer.status_code, report.status) == (200, "degraded")
+    first = report.failed_checks[0]
+    assert (first.asset_key, first.check, first.day) == (check["asset_key"], "no_future_day", date(2026, 11, 1))
 
 
 def test_stats_of_a_fresh_database_are_empty(service: httpx.Client) -> None:

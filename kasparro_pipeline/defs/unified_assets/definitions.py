@@ -1,32 +1,33 @@
 """From observations to one row per coin and day, and the sensor that runs it for the days touched."""
 
-import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import dagster as dg
 import sqlalchemy as sa
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from kasparro_pipeline.components.all_sources import declared_priorities, observations_of_all, source_priorities
-from kasparro_pipeline.components.partitions import daily, day_ranges, range_tags
-from kasparro_pipeline.io_managers.postgres import PARTITION_COLUMN, REPLACE, TABLE, Load, column_schema
+from kasparro_pipeline.components.all_sources import (
+    declared_priorities,
+    observations_and_sources,
+    observations_of_all,
+    source_priorities,
+)
+from kasparro_pipeline.components.column_lineage import lineage_metadata, unified_origins
+from kasparro_pipeline.components.partitions import daily, day_ranges, range_tags, today
+from kasparro_pipeline.defs.unified_assets.checks import checks_of
+from kasparro_pipeline.io_managers.postgres import PARTITION_COLUMN, REPLACE, TABLE, Load
 from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.merge import Merged
-from kasparro_pipeline.warehouse.tables import touched_day, unified_assets
+from kasparro_pipeline.warehouse.rules import days_that_fail
+from kasparro_pipeline.warehouse.tables import coin, coin_identity, observation, touched_day, unified_assets
+from kasparro_pipeline.warehouse.unify import due_days, record, rule_version, unify
 
 JOB = "unify"
 RETRY_AFTER = timedelta(minutes=5)
 """After a failed run the sensor waits this long before it starts the next."""
 
-_SQL = (Path(__file__).parent / "unify.sql").read_text(encoding="utf-8")
-_COLUMNS = (
-    *("coin_id", "day", "symbol", "name", "price_usd", "market_cap_usd", "volume_24h_usd", "circulating_supply"),
-    *("total_supply", "max_supply", "rank", "price_source", "source_count", "sources", "price_spread_pct", "flags"),
-    "observed_at",
-)
-"""What unify.sql selects, in its order."""
+_TABLES = {"coins": coin, "coin_identity": coin_identity, "unified_assets": unified_assets}
 _GOING = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -38,12 +39,26 @@ _GOING = [
 @dg.definitions
 def defs(context: dg.ComponentLoadContext) -> dg.Definitions:
     """The assets stand on the observations of every source there is."""
-    job = dg.define_asset_job(JOB, selection=dg.AssetSelection.assets("coins", "coin_identity", "unified_assets"))
-    unified = _unified_assets(declared_priorities(context), observations_of_all(context))
-    return dg.Definitions(assets=[unified], jobs=[job], sensors=[_touched_days(job)])
+    deps = observations_of_all(context)
+    observed = [checks_of(observation, asset, pattern) for asset, pattern in observations_and_sources(context)]
+    ours = [checks_of(table, [name]) for name, table in _TABLES.items()]
+    # The checks on observations run again here, on the days to be unified, because a check blocks within a run only.
+    selection = dg.AssetSelection.assets(*_TABLES) | dg.AssetSelection.checks(
+        *(k for c in observed for k in c.check_keys)
+    )
+    job = dg.define_asset_job(JOB, selection=selection)
+    return dg.Definitions(
+        assets=[_unified_assets(declared_priorities(context), deps)],
+        asset_checks=[*observed, *ours],
+        jobs=[job],
+        sensors=[_touched_days(job)],
+    )
 
 
 def _unified_assets(priorities: dict[str, int], deps: list[dg.AssetDep]) -> dg.AssetsDefinition:
+    version = rule_version(priorities)
+    origins = unified_origins(dep.asset_key for dep in deps)
+
     @dg.asset(
         key="unified_assets",
         description="The unified asset table: one row per coin and day, chosen by the rule in unify.sql.",
@@ -53,32 +68,26 @@ def _unified_assets(priorities: dict[str, int], deps: list[dg.AssetDep]) -> dg.A
         io_manager_key="postgres",
         group_name="unified",
         kinds={"postgres"},
-        code_version=hashlib.sha256(_SQL.encode()).hexdigest()[:12],
+        code_version=version,
         metadata={
             TABLE: unified_assets.fullname,
             PARTITION_COLUMN: "day",
             REPLACE: True,
-            "dagster/column_schema": column_schema(unified_assets),
+            **lineage_metadata(unified_assets, origins),
         },
     )
     def unified(context: dg.AssetExecutionContext) -> dg.Output[Load]:
         start, end = context.partition_time_window
         seen = _touched_between(start, end)
+        of_sources = source_priorities(priorities)
 
-        def before_commit(connection: sa.Connection, _: Merged) -> None:
+        def before_commit(connection: sa.Connection, merged: Merged) -> None:
             connection.execute(sa.delete(touched_day).where(touched_day.c.id.in_(seen)))
+            record(connection, merged, start, end, version=version, priorities=of_sources, run_id=context.run.run_id)
 
-        return dg.Output(Load([unify(start, end, source_priorities(priorities))], before_commit=before_commit))
+        return dg.Output(Load(unify(start, end, of_sources), before_commit=before_commit))
 
     return unified
-
-
-def unify(start: datetime, end: datetime, priorities: dict[str, int]) -> sa.TextualSelect:
-    """The rows of `unified_assets` for the days from `start` to before `end`, by the rule in ``unify.sql``."""
-    bound = sa.text(_SQL).bindparams(
-        start=start, end=end, sources=list(priorities), priorities=list(priorities.values())
-    )
-    return bound.columns(*(sa.column(name, unified_assets.c[name].type) for name in _COLUMNS))
 
 
 def _touched_days(job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
@@ -107,10 +116,16 @@ def _touched_days(job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
 
 
 def touched_ranges() -> list[tuple[str, str]]:
-    """The touched days, near ones joined: first and last partition of each range."""
+    """The days to be made again, near ones joined: first and last partition of each range.
+
+    A day that failed a blocking check is a range of its own, and comes last, so that it stops no other.
+    """
     with current_engine().connect() as connection:
-        days = connection.scalars(sa.select(touched_day.c.day).distinct()).all()
-    return [(first.isoformat(), last.isoformat()) for first, last in day_ranges(days)]
+        failing = days_that_fail(connection)
+        days = [day for day in due_days(connection, failing) if day.isoformat() <= today()]
+    ranges = day_ranges([day for day in days if day not in failing], apart=failing)
+    ranges += [(day, day) for day in days if day in failing]
+    return [(first.isoformat(), last.isoformat()) for first, last in ranges]
 
 
 def _touched_between(start: datetime, end: datetime) -> Sequence[int]:

@@ -1,0 +1,185 @@
+"""Making unified rows: ``python -m kasparro_tests.bench.unifies``.
+
+- a day of many coins and three sources, into an empty table, and the same day again;
+- all days of a year of fewer coins; the same when nothing was touched, and by force with nothing changed;
+- one coin restated on one day, on ten, on a hundred: the days touched, and those after them, are made again;
+- a day of the year again, after the table was filled up to ten times its rows.
+
+All of it in this process as the asset does it, triggers and history included, but for Dagster; into a database of its
+own on DATABASE_URL's server, else on one that is started for this run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+
+import sqlalchemy as sa
+
+from kasparro_pipeline.components.partitions import day_ranges
+from kasparro_pipeline.warehouse.database import create_engine
+from kasparro_pipeline.warehouse.merge import Merge, Merged, Window
+from kasparro_pipeline.warehouse.migrate import migrate
+from kasparro_pipeline.warehouse.tables import touched_day, unified_assets
+from kasparro_pipeline.warehouse.unify import due_days, record, unify
+from kasparro_tests.bench.loads import _server
+
+NEWEST = date(2026, 11, 1)
+SOURCES = ("coingecko", "coinpaprika", "csv_bench")
+PRIORITIES = {"coingecko": 10, "coinpaprika": 20, "csv_bench": 90}
+
+_COINS = "INSERT INTO kasparro.coin (coin_id) SELECT 'coin-' || n FROM generate_series(1, :coins) n"
+_MEMBERS = """
+WITH member AS (
+    SELECT source, 'coin-' || n AS id FROM unnest(CAST(:sources AS text[])) source, generate_series(1, :coins) n
+), named AS (
+    INSERT INTO kasparro.source_coin (source, source_coin_id, first_seen, last_seen)
+    SELECT source, id, now(), now() FROM member
+)
+INSERT INTO kasparro.coin_identity (source, source_coin_id, coin_id, method, confidence, evidence)
+SELECT source, id, id, 'override', 1, '' FROM member
+"""
+_OBSERVATIONS = """
+INSERT INTO kasparro.observation (source, source_coin_id, observed_at, symbol, name, price_usd, market_cap_usd,
+    volume_24h_usd, circulating_supply, total_supply, max_supply, rank, fetched_at, payload_sha256, position)
+SELECT source, 'coin-' || n, day + interval '23:50', 's' || n, 'Coin ' || n,
+       round(n * (1 + abs(hashtext(source || n || day)) % 100 / 5000.0), 9), n * 1717171.17,
+       n * 1000.5, 19000000, 21000000, 21000000, n, day + interval '23:55', repeat('a', 64), n
+FROM unnest(CAST(:sources AS text[])) source, generate_series(1, :coins) n,
+     generate_series(CAST(:first AS timestamptz), CAST(:last AS timestamptz), '1 day') day
+"""
+_FILLER = """
+INSERT INTO kasparro.unified_assets (coin_id, day, symbol, price_usd, source_count, sources, flags, observed_at)
+SELECT 'filler-' || n, CAST(:last AS date) - age, 'f', n, 1, '{coingecko}', '{}', now()
+FROM generate_series(1, :coins) n, generate_series(0, :days - 1) age
+"""
+
+
+def main() -> None:
+    """Measure and print."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--coins", type=int, default=20_000, help="of the day")
+    options.add_argument("--year-coins", type=int, default=300)
+    options.add_argument("--days", type=int, default=365)
+    options.add_argument("--times", type=int, default=10, help="so many times the rows for the last measurement")
+    arguments = options.parse_args()
+    with _database() as engine:
+        _day(engine, arguments.coins)
+    with _database() as engine:
+        _year(engine, arguments.year_coins, arguments.days)
+        _restated(engine)
+        _large(engine, arguments.year_coins, arguments.days, arguments.times)
+
+
+def _day(engine: sa.Engine, coins: int) -> None:
+    _generate(engine, coins, 4)
+    words = coins * len(SOURCES)
+    for name in ("first", "again"):
+        seconds, merged = _unified(engine, NEWEST, NEWEST)
+        print(  # noqa: T201
+            f"a day of {coins} coins x {len(SOURCES)} sources, {name}: {seconds:.2f} s, {words / seconds:.0f} words/s, "
+            f"{merged.inserted} rows inserted, {merged.updated} updated"
+        )
+
+
+def _year(engine: sa.Engine, coins: int, days: int) -> None:
+    _generate(engine, coins, days)
+    first = NEWEST - timedelta(days=days - 1)
+    seconds, _ = _unified(engine, first, NEWEST)
+    words = coins * days * len(SOURCES)
+    print(f"{days} days of {coins} coins: {seconds:.2f} s, {words / seconds:.0f} words/s")  # noqa: T201
+    print(f"the same with nothing touched: {_due(engine):.4f} s")  # noqa: T201
+    again, merged = _unified(engine, first, NEWEST)
+    print(f"the same by force: {again:.2f} s, {merged.inserted + merged.updated} rows written")  # noqa: T201
+
+
+def _restated(engine: sa.Engine) -> None:
+    for days in (1, 10, 100):
+        first = NEWEST - timedelta(days=200)
+        with engine.begin() as connection:
+            connection.execute(
+                sa.text(
+                    "UPDATE kasparro.observation SET price_usd = price_usd + 1 WHERE source = 'coingecko' "
+                    "AND source_coin_id = 'coin-1' AND observed_at >= :first AND observed_at < :end"
+                ),
+                {"first": first, "end": first + timedelta(days=days)},
+            )
+            touched = [{"day": first + timedelta(days=n)} for n in range(days)]
+            connection.execute(sa.insert(touched_day), touched)
+        print(f"one coin restated on {days} days: {_due(engine):.3f} s")  # noqa: T201
+
+
+def _large(engine: sa.Engine, coins: int, days: int, times: int) -> None:
+    small = min(_unified(engine, NEWEST, NEWEST)[0] for _ in range(5))
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text(_FILLER), {"coins": coins * (times - 1), "days": days - 1, "last": NEWEST - timedelta(1)}
+        )
+    _analyze(engine)
+    large = min(_unified(engine, NEWEST, NEWEST)[0] for _ in range(5))
+    print(  # noqa: T201
+        f"a day at {coins * days} rows: {small:.3f} s; at {times} times as many: {large:.3f} s; "
+        f"{small / large:.2f} of the speed (goal 0.90)"
+    )
+
+
+def _due(engine: sa.Engine) -> float:
+    """Seconds to make what is due."""
+    started = time.perf_counter()
+    with engine.connect() as connection:
+        ranges = day_ranges(due_days(connection))
+    for first, last in ranges:
+        _unified(engine, first, last)
+    return time.perf_counter() - started
+
+
+def _unified(engine: sa.Engine, first: date, last: date) -> tuple[float, Merged]:
+    start, end = (datetime(day.year, day.month, day.day, tzinfo=UTC) for day in (first, last + timedelta(days=1)))
+    started = time.perf_counter()
+    with engine.begin() as connection:
+        merge = Merge(connection, unified_assets, window=Window("day", first, end.date()), replace=True)
+        for frame in unify(start, end, PRIORITIES):
+            merge.frame(frame)
+        merged = merge.finish()
+        connection.execute(sa.delete(touched_day).where(touched_day.c.day.between(first, last)))
+        record(connection, merged, start, end, version="bench", priorities=PRIORITIES, run_id="bench")
+    return time.perf_counter() - started, merged
+
+
+def _generate(engine: sa.Engine, coins: int, days: int) -> None:
+    values = {"sources": list(SOURCES), "coins": coins, "first": NEWEST - timedelta(days=days - 1), "last": NEWEST}
+    with engine.begin() as connection:
+        for statement in (_COINS, _MEMBERS, _OBSERVATIONS):
+            connection.execute(sa.text(statement), values)
+    _analyze(engine)
+
+
+def _analyze(engine: sa.Engine) -> None:
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE")
+
+
+@contextmanager
+def _database() -> Iterator[sa.Engine]:
+    with _server() as server:
+        name = f"kasparro_bench_{os.getpid()}"
+        admin = create_engine(server).execution_options(isolation_level="AUTOCOMMIT")
+        with admin.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        engine = create_engine(server.set(database=name))
+        try:
+            migrate(engine)
+            yield engine
+        finally:
+            engine.dispose()
+            with admin.connect() as connection:
+                connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+            admin.dispose()
+
+
+if __name__ == "__main__":
+    main()

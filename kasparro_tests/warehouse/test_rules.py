@@ -1,0 +1,135 @@
+"""Every rule finds what breaks it, on the days that are asked for, and nothing in tables that are as they must be."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from kasparro_pipeline.warehouse.rules import RULES, Rule, Violation, days_that_fail, look, remember
+from kasparro_pipeline.warehouse.tables import failed_check
+from kasparro_tests.warehouse.market import DAY, observe, said, unify_days
+
+COINS = [f"coin-{n}" for n in range(12)]
+TOMORROW = datetime.now(UTC).date() + timedelta(days=1)
+
+
+@pytest.fixture
+def market(tables: sa.Engine) -> sa.Engine:
+    """Two sources that agree on twelve coins, on three days."""
+    days = [DAY - timedelta(days=age) for age in range(3)]
+    for source, price in (("coingecko", "100"), ("coinpaprika", "101")):
+        observe(tables, [said(source, price, day=day, source_coin_id=coin) for coin in COINS for day in days])
+    unify_days(tables, days[-1], DAY)
+    return tables
+
+
+def found(engine: sa.Engine, days: tuple[date, date] | None = None) -> dict[tuple[str, str], list[Violation]]:
+    """What breaks any rule."""
+    with engine.connect() as connection:
+        violations = {(rule.table.name, rule.name): look(connection, rule, days) for rule in RULES}
+    return {rule: broken for rule, broken in violations.items() if broken}
+
+
+def test_tables_as_they_must_be_break_no_rule(market: sa.Engine) -> None:
+    assert found(market) == {}
+
+
+DELIVERY = (
+    "INSERT INTO kasparro.raw_payload VALUES ('coingecko', 'a', '', 0, now());"
+    "INSERT INTO kasparro.delivery VALUES ('coingecko', '2026-11-10', 0, '2026-11-10T12:00:00Z', 'a', 'http://x', 1, "
+    "true, 'run', '1', now(), 'run', 5, 1, 1, 1, 1)"
+)
+BREACHES = {
+    ("observation", "no_future_day"): (
+        f"UPDATE kasparro.observation SET observed_at = '{TOMORROW}' WHERE source_coin_id = 'coin-3' "
+        "AND source = 'coinpaprika' AND observed_at >= '2026-11-10'",
+        TOMORROW,
+        "1 observations, such as coinpaprika coin-3",
+    ),
+    ("observation", "accounted_for"): (DELIVERY, DAY, "1 deliveries, such as http://x"),
+    ("coin_identity", "no_orphan"): (
+        "DELETE FROM kasparro.source_coin WHERE source = 'coingecko' AND source_coin_id = 'coin-3'",
+        None,
+        "1 identities, such as coingecko coin-3",
+    ),
+    ("unified_assets", "no_future_day"): (
+        f"UPDATE kasparro.unified_assets SET day = '{TOMORROW}' WHERE coin_id = 'coin-3' AND day = '{DAY}'",
+        TOMORROW,
+        "1 rows, such as coin-3",
+    ),
+    ("unified_assets", "price_positive_or_flagged"): (
+        f"UPDATE kasparro.unified_assets SET price_usd = 0 WHERE coin_id = 'coin-3' AND day = '{DAY}'",
+        DAY,
+        "1 rows, such as coin-3",
+    ),
+    ("unified_assets", "no_orphan"): (
+        "DELETE FROM kasparro.coin_identity WHERE coin_id = 'coin-3';"
+        "DELETE FROM kasparro.coin WHERE coin_id = 'coin-3'",
+        DAY,
+        "1 rows, such as coin-3",
+    ),
+    ("unified_assets", "coin_count"): (
+        f"DELETE FROM kasparro.unified_assets WHERE day = '{DAY}' AND coin_id > 'coin-2'",
+        DAY,
+        "5 coins after 12 the day before",
+    ),
+    ("unified_assets", "sources_agree"): (
+        f"UPDATE kasparro.unified_assets SET flags = '{{wide_spread}}' WHERE day = '{DAY}' AND coin_id < 'coin-2'",
+        DAY,
+        "4 of 12 coins are flagged",
+    ),
+    **{
+        (name, "keys_unique"): (
+            f"ALTER TABLE kasparro.{name} DROP CONSTRAINT {name}_pkey CASCADE",
+            None,
+            f"the primary key ({keys}) is missing or not valid",
+        )
+        for name, keys in {
+            "observation": "source, observed_at, source_coin_id",
+            "coin": "coin_id",
+            "coin_identity": "source, source_coin_id",
+            "unified_assets": "coin_id, day",
+        }.items()
+    },
+}
+
+
+def test_every_rule_has_a_breach_here() -> None:
+    assert set(BREACHES) == {(rule.table.name, rule.name) for rule in RULES}
+
+
+@pytest.mark.parametrize("broken", BREACHES, ids=":".join)
+def test_a_breach_is_found(market: sa.Engine, broken: tuple[str, str]) -> None:
+    breach, day, detail = BREACHES[broken]
+    with market.connect() as connection, connection.begin() as transaction:  # taken back, for the tables are shared
+        connection.exec_driver_sql(breach)
+        rules = {(rule.table.name, rule.name): rule for rule in RULES}
+        assert look(connection, rules[broken])[0] == Violation(day, detail)
+        if rules[broken].by_days:
+            assert look(connection, rules[broken], (DAY, DAY + timedelta(days=1))) == [Violation(DAY, detail)]
+            assert look(connection, rules[broken], (DAY + timedelta(days=1), DAY + timedelta(days=9))) == []
+        transaction.rollback()
+    assert found(market) == {}
+
+
+def test_what_was_found_is_remembered_until_it_is_gone(tables: sa.Engine) -> None:
+    by_days, table = (next(r for r in RULES if r.by_days), next(r for r in RULES if not r.by_days))
+    days = [DAY - timedelta(days=age) for age in range(3)]
+
+    def check(rule: Rule, first: date, last: date, *violations: Violation) -> set[date]:
+        with tables.begin() as connection:
+            span = (first, last + timedelta(days=1))
+            remember(connection, rule, violations, asset_key="a", days=span, run_id="r")
+            return days_that_fail(connection)
+
+    assert check(by_days, days[2], DAY, *(Violation(day, "x") for day in days)) == set(days)
+    assert check(by_days, DAY, DAY) == set(days[1:])
+    assert check(by_days, days[1], days[1], Violation(days[1], "y")) == set(days[1:])
+    assert check(table, DAY, DAY, Violation(TOMORROW, "x")) == {*days[1:], TOMORROW}
+    assert check(table, days[2], days[2]) == set(days[1:])
+    assert check(by_days, days[2], DAY, Violation(None, "x")) == set()
+    with tables.connect() as connection:
+        (left,) = connection.execute(sa.select(failed_check.c.day, failed_check.c.detail)).all()
+    assert tuple(left) == (None, "x")
