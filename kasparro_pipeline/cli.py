@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from kasparro_pipeline import keys
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.services import local_url
 from kasparro_pipeline.settings import Settings, settings
@@ -33,6 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(keys.app, name="keys")
 console = Console(highlight=False)
 _COUNTS = ("payloads_new", "payloads_known", "records", "inserted", "updated", "unchanged", "quarantined")
 _SHOWN_COLUMNS = ("day", "coin_id", "symbol", "price_usd", "market_cap_usd", "source_count")
@@ -168,9 +170,12 @@ def _show_report(report: LoadReport) -> None:
 def _show_places(chosen: Settings) -> None:
     api = local_url(chosen.host, chosen.api_port)
     answer = httpx.get(f"{api}/data", params={"limit": 5}, timeout=30, trust_env=False)
-    if not answer.is_success:
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
+        console.print("[yellow]![/] reading needs a key: make one with `kasparro keys create NAME`")
+    elif not answer.is_success:
         raise KasparroError(f"{answer.url} answers {answer.status_code}; look into it with: kasparro logs api")
-    _show_rows(answer.json()["data"])
+    else:
+        _show_rows(answer.json()["data"])
     places = Table.grid(padding=(0, 2))
     places.add_row("Dagster UI", local_url(chosen.host, chosen.dagster_port))
     places.add_row("API", f"{api}/data")
