@@ -14,10 +14,12 @@ from starlette_compress import CompressMiddleware, add_compress_type
 from kasparro_api import problems
 from kasparro_api.database import Database
 from kasparro_api.export import Exporter
+from kasparro_api.formats import FORMATS
 from kasparro_api.frame import RequestFrame
 from kasparro_api.gate import Gate
 from kasparro_api.metrics import Metrics
 from kasparro_api.routes import router
+from kasparro_api.spool import Spool
 from kasparro_api.versions import DataVersions
 from kasparro_pipeline.settings import Settings
 from kasparro_pipeline.settings import settings as settings_of_process
@@ -33,7 +35,8 @@ Every path is also there under `/v1`, HEAD wherever there is GET.
 Where a key is needed, give it as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
 """
 
-add_compress_type("application/x-ndjson")
+for _name in ("csv", "ndjson", "arrow"):
+    add_compress_type(FORMATS[_name].media_type)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -46,14 +49,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, object]]:
+        spool = Spool()
         await database.open()
         try:
             yield {
                 "database": database,
                 "versions": DataVersions(database),
                 "exporter": Exporter(database, chosen.api_export_rows),
+                "spool": spool,
             }
         finally:
+            spool.close()
             await database.close()
 
     app = FastAPIOffline(  # its documentation page loads nothing from elsewhere

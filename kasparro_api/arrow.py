@@ -67,7 +67,6 @@ async def encoded(name: str, rows: AsyncIterator[Sequence[bytes]], schema: pa.Sc
     """The rows in format `name`, ``parquet`` or ``arrow``, batch by batch."""
     sink = _Sink()
     with closing(_WRITERS[name](sink, schema)) as writer:
-        yield sink.taken()
         batch: list[bytes] = []
         async for block in rows:
             batch += block

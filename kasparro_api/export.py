@@ -36,19 +36,21 @@ class Exporter:
         self._max_rows = max_rows
         self._places = asyncio.Semaphore(EXPORTS)
 
+    def check(self, query: ListingQuery) -> None:
+        """Raise a `RequestValidationError` when the limit is above what an export may have."""
+        if query.limit is not None and query.limit > self._max_rows:
+            raise refused("limit", f"an export has {self._max_rows} rows at most")
+
     async def begin(self, query: ListingQuery, given: Mapping[str, Any]) -> Blocks:
         """The rows in the format of `query`; the caller closes the generator.
 
         The first block is there when this returns, so that what is wrong with a query is known before an answer begins.
 
         Raises:
-            RequestValidationError: the limit is above what an export may have.
             DatabaseUnavailableError: the database is away, or busy with other exports.
             QueryTimeoutError: it took too long.
             TooManyRowsError: there are more rows than an export may have.
         """
-        if query.limit is not None and query.limit > self._max_rows:
-            raise refused("limit", f"an export has {self._max_rows} rows at most")
         if self._places.locked():
             raise DatabaseUnavailableError(f"{EXPORTS} exports are under way already; try again soon")
         blocks = self._blocks(query, given)

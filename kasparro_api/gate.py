@@ -14,6 +14,7 @@ from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kasparro_api import queries
@@ -50,7 +51,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        if path in _OPEN or path.startswith(_OPEN_BELOW):
+        if scope["method"] in _READING and (path in _OPEN or path.startswith(_OPEN_BELOW)):
             await self._app(scope, receive, send)
             return
         request = Request(scope)
@@ -72,13 +73,15 @@ class Gate:
         await (self._refusal(request, key) or self._app)(scope, receive, send)
 
     def _refusal(self, request: Request, key: Key | None) -> ASGIApp | None:
-        needed = "read" if request.scope["method"] in _READING else "operate"
+        needed = "read" if request.method in _READING else "operate"
         if key is not None:
             if key.allows(needed):
                 return None
             return problem(request, 403, "forbidden", f"this key has not the scope {needed}")
         if needed == "read" and self._open_reading and not _shown(request.headers):
             return None
+        if needed == "operate" and not _does_something(request.scope):
+            return None  # the router says 404 or 405
         detail = "give an API key with scope {} as `Authorization: Bearer KEY` or `X-API-Key: KEY`"
         if _shown(request.headers):
             detail = "this API key is unknown, revoked or expired; " + detail
@@ -139,6 +142,10 @@ class _Limit:
 def _shown(headers: Headers) -> str:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+
+
+def _does_something(scope: Scope) -> bool:
+    return any(route.matches(scope)[0] is Match.FULL for route in scope["app"].routes)
 
 
 def _address(scope: Scope) -> str:

@@ -115,7 +115,7 @@ def query_model(listing: Listing) -> type[ListingQuery]:
     if listing.variant:
         told[listing.variant.name] = _choice(listing.variant.relations, listing.variant.description)
     if listing.within:
-        told |= _range(listing.within)
+        told |= _range(listing, listing.within)
     for word, column in listing.bounds.items():
         exact = Annotated[int, BeforeValidator(integer)] if listing.columns[column] is Kind.INTEGER else ExactNumber
         for name, which in ((f"min_{word}", "Lowest"), (f"max_{word}", "Highest")):
@@ -155,8 +155,10 @@ def _some_of(allowed: Iterable[str]) -> Any:  # noqa: ANN401 - a type
     return Annotated[Names, AfterValidator(known)]
 
 
-def _range(column: str) -> dict[str, Any]:
+def _range(listing: Listing, column: str) -> dict[str, Any]:
     told = "a day (UTC; the whole of it) or a time (UTC unless it has an offset)"
+    if listing.columns[column] is Kind.DAY:
+        told += ", which stands for its day"
     return {
         "from": (Moment | None, Field(None, description=f"First `{column}`, inclusive: {told}.")),
         "to": (Moment | None, Field(None, description=f"Last `{column}`, inclusive: {told}.")),

@@ -73,7 +73,9 @@ def install(app: FastAPI) -> None:
             headers["Allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
             if request.method == "OPTIONS":
                 return Response(status_code=204, headers=headers)
-        kind = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+        # one name whatever the version of Python calls it
+        phrase = "Content Too Large" if error.status_code == 413 else HTTPStatus(error.status_code).phrase
+        kind = phrase.lower().replace(" ", "-")
         nowhere = error.status_code == 404 and error.detail == HTTPStatus.NOT_FOUND.phrase
         detail = "nothing is here; /docs lists what there is" if nowhere else error.detail
         return problem(request, error.status_code, kind, detail, headers)

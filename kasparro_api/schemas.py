@@ -132,7 +132,7 @@ class RunRow(Row):
     updated: int | None = Field(examples=[0])
     unchanged: int | None = Field(examples=[8])
     quarantined: int | None = Field(examples=[2])
-    error: str | None = Field(description="Of the steps that failed.", examples=[None])
+    error: str | None = Field(description="Of the steps that failed.", examples=["coins.csv: binary_file"])
 
 
 class SourceRow(Row):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.types import Send
 
 from kasparro_api import cursor, listing_sql
@@ -23,8 +24,10 @@ from kasparro_api.listing import Listing
 from kasparro_api.listing_query import PAGE, ListingQuery, query_model
 from kasparro_api.problems import documented
 from kasparro_api.schemas import Page, example_of
+from kasparro_api.spool import Spool
 from kasparro_api.versions import DataVersions
 
+_NO_COIN = "there is no such coin; /coins lists and searches them"
 _CODE = version("kasparro").encode()
 
 _CACHED = {"Cache-Control": "private, no-cache", "Vary": "Accept"}
@@ -38,6 +41,8 @@ def add_listing(router: APIRouter, path: str, listing: Listing, *, tag: str, sum
 
     async def answer(request: Request) -> Response:
         given = {f"in_{name}": value for name, value in request.path_params.items()}
+        if any("\x00" in value for value in given.values()):  # PostgreSQL has no such text
+            raise HTTPException(404, _NO_COIN)
         return await _answer(request, model.asked(request), given)
 
     documentation = model.documentation()
@@ -72,7 +77,10 @@ def database_of(request: Request) -> Database:
 
 async def _answer(request: Request, query: ListingQuery, given: Mapping[str, Any]) -> Response:
     asked = request.headers.get("if-none-match")
+    exporter: Exporter = request.state.exporter
     streamed = query.format != "json"
+    if streamed:
+        exporter.check(query)
     held = await _version(request, query.listing) if asked or streamed else None
     if asked and (etag := _etag(request, query, held)) and _matches(asked, etag):
         return Response(status_code=304, headers={"ETag": etag, **_CACHED})
@@ -111,7 +119,7 @@ async def _require(connection: Any, given: Mapping[str, Any]) -> None:  # noqa: 
         return
     found = await connection.execute("SELECT FROM kasparro.coin WHERE coin_id = %(in_coin_id)s", given)
     if not found.rowcount:
-        raise HTTPException(404, "there is no such coin; /coins lists and searches them")
+        raise HTTPException(404, _NO_COIN)
 
 
 async def _total(connection: Any, query: ListingQuery, given: Mapping[str, Any]) -> dict[str, object]:  # noqa: ANN401
@@ -133,10 +141,28 @@ async def _export(request: Request, query: ListingQuery, given: Mapping[str, Any
     if "in_coin_id" in given:
         async with database_of(request).connection() as connection:
             await _require(connection, given)
+    exporter: Exporter = request.state.exporter
+    if query.format == "parquet":
+        return await _file(request, partial(exporter.begin, query, given), headers)
     if request.state.head:
         return Response(headers=headers, media_type=format_.media_type)
-    exporter: Exporter = request.state.exporter
     return _Streamed(await exporter.begin(query, given), headers=headers, media_type=format_.media_type)
+
+
+async def _file(
+    request: Request, make: Callable[[], Awaitable[AsyncGenerator[bytes, None]]], headers: dict[str, str]
+) -> Response:
+    """A file that can be asked for in parts, as readers of Parquet do."""
+    spool: Spool = request.state.spool
+    asked = f"{request.scope['path']}?{request.scope['query_string'].decode()}"
+    file = await spool.file(asked, headers.get("ETag"), make, part="range" in request.headers)
+    if file.etag:
+        headers["ETag"] = file.etag
+    media_type = FORMATS["parquet"].media_type
+    if request.state.head:
+        size = {"Accept-Ranges": "bytes", "Content-Length": str(file.path.stat().st_size)}
+        return Response(headers={**headers, **size}, media_type=media_type)
+    return FileResponse(file.path, headers=headers, media_type=media_type)
 
 
 class _Streamed(StreamingResponse):

@@ -30,8 +30,8 @@ END $$
 """
 
 BECOME_READER = f"""
-SELECT set_config('role', rolname, false) FROM pg_roles
-WHERE rolname = '{READER}' AND pg_has_role(current_user, oid, 'SET')
-  AND has_schema_privilege(rolname, '{SCHEMA}', 'USAGE')
+SELECT set_config('role', r.rolname, false) FROM pg_roles r, pg_namespace n
+WHERE r.rolname = '{READER}' AND pg_has_role(current_user, r.oid, 'SET')
+  AND n.nspname = '{SCHEMA}' AND has_schema_privilege(r.oid, n.oid, 'USAGE')
 """  # noqa: S608
 """Gives no row where there is no such role for this user."""
