@@ -72,7 +72,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         root_path_in_servers=False,
     )
     problems.install(app)
-    app.include_router(router)
+    app.router.routes[:0] = router.routes  # `include_router` looks for the route twice on every request
     # the last one added is the first to see a request
     app.add_middleware(CompressMiddleware)
     app.add_middleware(Gate, settings=chosen, database=database)

@@ -7,10 +7,8 @@ import re
 import uuid
 from time import perf_counter
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kasparro_api.metrics import Metrics
@@ -24,11 +22,11 @@ logger = logging.getLogger("kasparro_api.access")
 
 MAX_BODY_BYTES = 1 << 20
 
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-}
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+)
 _VERSION = "/v1"
 
 
@@ -49,7 +47,8 @@ class RequestFrame:
             return
         started = perf_counter()
         method = scope["method"]
-        request_id = _request_id(scope)
+        given = dict(scope["headers"])
+        request_id = _request_id(given)
         scope = _plain(scope)
         scope["state"].update(request_id=request_id, started=started, head=method == "HEAD", metrics=self._metrics)
         status = 0
@@ -58,15 +57,13 @@ class RequestFrame:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *_HEADERS]
             await send(message)
 
         try:
-            if (too_large := _too_large(scope)) is not None:
-                await too_large(scope, receive, send_framed)
+            if _is_too_large(given):
+                refusal = problem(Request(scope), 413, "content-too-large", _TOO_LARGE)
+                await refusal(scope, receive, send_framed)
             else:
                 await self._app(scope, _limited(receive), send_framed)
         except Exception:
@@ -107,11 +104,9 @@ def _plain(scope: Scope) -> Scope:
     return scope
 
 
-def _too_large(scope: Scope) -> Response | None:
-    length = Headers(scope=scope).get("content-length", "")
-    if length.isdecimal() and int(length) > MAX_BODY_BYTES:
-        return problem(Request(scope), 413, "content-too-large", _TOO_LARGE)
-    return None
+def _is_too_large(headers: dict[bytes, bytes]) -> bool:
+    length = headers.get(b"content-length", b"")
+    return length.isdigit() and int(length) > MAX_BODY_BYTES
 
 
 def _limited(receive: Receive) -> Receive:
@@ -134,6 +129,6 @@ def elapsed_ms(started: float) -> float:
     return round((perf_counter() - started) * 1000, 3)
 
 
-def _request_id(scope: Scope) -> str:
-    given = Headers(scope=scope).get("x-request-id", "")
+def _request_id(headers: dict[bytes, bytes]) -> str:
+    given = headers.get(b"x-request-id", b"").decode("latin-1")
     return given if _SAFE_ID.fullmatch(given) else uuid.uuid4().hex

@@ -12,7 +12,7 @@ from time import monotonic, time
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import FixedWindowRateLimiter
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -54,38 +54,38 @@ class Gate:
         if scope["method"] in _READING and (path in _OPEN or path.startswith(_OPEN_BELOW)):
             await self._app(scope, receive, send)
             return
-        request = Request(scope)
+        shown = _shown(scope)
         try:
-            key = await self._keys.of(request)
+            key = await self._keys.find(shown) if shown else None
         except DatabaseUnavailableError as error:
-            await unavailable(request, error)(scope, receive, send)
+            await unavailable(Request(scope), error)(scope, receive, send)
             return
         except QueryTimeoutError:
-            await query_timed_out(request)(scope, receive, send)
+            await query_timed_out(Request(scope))(scope, receive, send)
             return
         scope["state"]["key"] = key
         if self._limit is not None:
             allowed, send = await self._limit.hit(key.key_id if key else _address(scope), send)
             if not allowed:
                 detail = "too many requests; wait as Retry-After says"
-                await problem(request, 429, "too-many-requests", detail)(scope, receive, send)
+                await problem(Request(scope), 429, "too-many-requests", detail)(scope, receive, send)
                 return
-        await (self._refusal(request, key) or self._app)(scope, receive, send)
+        await (self._refusal(scope, shown, key) or self._app)(scope, receive, send)
 
-    def _refusal(self, request: Request, key: Key | None) -> ASGIApp | None:
-        needed = "read" if request.method in _READING else "operate"
+    def _refusal(self, scope: Scope, shown: str, key: Key | None) -> ASGIApp | None:
+        needed = "read" if scope["method"] in _READING else "operate"
         if key is not None:
             if key.allows(needed):
                 return None
-            return problem(request, 403, "forbidden", f"this key has not the scope {needed}")
-        if needed == "read" and self._open_reading and not _shown(request.headers):
+            return problem(Request(scope), 403, "forbidden", f"this key has not the scope {needed}")
+        if needed == "read" and self._open_reading and not shown:
             return None
-        if needed == "operate" and not _does_something(request.scope):
+        if needed == "operate" and not _does_something(scope):
             return None  # the router says 404 or 405
         detail = "give an API key with scope {} as `Authorization: Bearer KEY` or `X-API-Key: KEY`"
-        if _shown(request.headers):
+        if shown:
             detail = "this API key is unknown, revoked or expired; " + detail
-        return problem(request, 401, "unauthorized", detail.format(needed), {"WWW-Authenticate": "Bearer"})
+        return problem(Request(scope), 401, "unauthorized", detail.format(needed), {"WWW-Authenticate": "Bearer"})
 
 
 class _Keys:
@@ -97,11 +97,8 @@ class _Keys:
         self._stored = KeyRing()
         self._until = -math.inf
 
-    async def of(self, request: Request) -> Key | None:
-        """The key that a request shows, if it is one."""
-        shown = _shown(request.headers)
-        if not shown:
-            return None
+    async def find(self, shown: str) -> Key | None:
+        """The key that `shown` is, if it is one."""
         if found := self._given.find(shown):
             return found
         if monotonic() >= self._until:
@@ -139,9 +136,11 @@ class _Limit:
         return allowed, send_told
 
 
-def _shown(headers: Headers) -> str:
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+def _shown(scope: Scope) -> str:
+    headers = dict(scope["headers"])
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    shown: bytes = token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
+    return shown.decode("latin-1")
 
 
 def _does_something(scope: Scope) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from fastapi import Request
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, create_model, model_validator
 from pydantic_core import PydanticCustomError
+from starlette.datastructures import QueryParams
 
 from kasparro_api import cursor
 from kasparro_api.formats import FORMATS, accepted
@@ -55,8 +57,14 @@ class ListingQuery(QueryParameters):
         Raises:
             RequestValidationError: one is unknown or wrong.
         """
-        query = cls.read(request)
-        query.format = query.format or accepted(request.headers.get("accept", "*/*"))
+        found: Self = _asked(cls, request.scope["query_string"], accepted(request.headers.get("accept", "*/*")))
+        return found
+
+    @classmethod
+    def checked(cls, text: bytes, accepted: str) -> Self:
+        """The parameters of a query string, with the format that is accepted where it names none."""
+        query = cls.read(QueryParams(text))
+        query.format = query.format or accepted
         if query.format == "json" and query.limit is not None and query.limit > MAX_LIMIT:
             raise refused("limit", f"JSON pages have {MAX_LIMIT} rows at most; other formats have no such limit")
         return query
@@ -101,6 +109,12 @@ class ListingQuery(QueryParameters):
         """The columns asked for, in the listing's order."""
         asked = self.fields or self.listing.columns
         return tuple(name for name in self.listing.columns if name in asked)
+
+
+@lru_cache(maxsize=1024)
+def _asked(model: type[ListingQuery], text: bytes, accepted: str) -> Any:  # noqa: ANN401 - of the model
+    """The same question is read once; nobody changes what was read."""
+    return model.checked(text, accepted)
 
 
 def query_model(listing: Listing) -> type[ListingQuery]:

@@ -29,6 +29,8 @@ class JsonLines(logging.Formatter):
 
 def configure(kind: Literal["text", "json"]) -> None:
     """Send this process' log to stderr in the given form."""
+    # found out anew for every record, and shown by none of the formats
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if kind == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(level=logging.INFO, handlers=[handler])

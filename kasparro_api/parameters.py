@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
+from starlette.datastructures import QueryParams
 
 from kasparro_api.values import documented
 
@@ -24,14 +24,14 @@ class QueryParameters(BaseModel):
     """Query parameters of a route; a parameter that is none of them is refused."""
 
     @classmethod
-    def read(cls, request: Request) -> Self:
-        """The parameters of `request`; a repeated one counts as a comma list.
+    def read(cls, parameters: QueryParams) -> Self:
+        """The parameters of a request; a repeated one counts as a comma list.
 
         Raises:
             RequestValidationError: one is unknown or wrong.
         """
         given: dict[str, str] = {}
-        for name, value in request.query_params.multi_items():
+        for name, value in parameters.multi_items():
             given[name] = f"{given[name]},{value}" if name in given else value
         try:
             return cls.model_validate(given)

@@ -64,7 +64,7 @@ async def index() -> Response:
 )
 async def coin(request: Request, coin_id: str) -> Response:
     """Who calls it what, by which evidence, and its newest row."""
-    _Nothing.read(request)
+    _Nothing.read(request.query_params)
     return await _one(request, queries.COIN, {"coin_id": coin_id}, "there is no such coin; /coins lists them")
 
 
@@ -76,7 +76,7 @@ async def coin(request: Request, coin_id: str) -> Response:
 )
 async def run(request: Request, run_id: str) -> Response:
     """What a Dagster run did for each asset and source."""
-    _Nothing.read(request)
+    _Nothing.read(request.query_params)
     return await _one(request, queries.RUN, {"run_id": run_id}, "there is no such run; /runs lists them")
 
 
@@ -93,7 +93,7 @@ async def compare_runs(request: Request) -> Response:
     The coins of a run are those of the payloads it fetched or parsed. A price is an anomaly when its logarithmic change
     lies more than six scaled median absolute deviations, and more than one percent, from the median change.
     """
-    asked = _TwoRuns.read(request)
+    asked = _TwoRuns.read(request.query_params)
     return await _one(request, queries.COMPARED_RUNS, asked.model_dump(), "no such run as a or b; /runs lists them")
 
 
