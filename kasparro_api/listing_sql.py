@@ -30,7 +30,8 @@ def page(query: ListingQuery, given: Mapping[str, Any]) -> Bound:
     """One page as one row: its rows, the place of its last one, and the data version it was read at.
 
     The rows are one `bytea`, a JSON object each, with a comma and a line end between, and one row more than the page
-    has tells that there is a next one; NULL when there are none. The place is a JSON array, NULL on a short page.
+    has tells that there is a next one; NULL when there are none. The place is a JSON array; NULL on a short page, and
+    where the last row itself tells it (`place_columns`).
     """
     conditions, values = _conditions(query, given)
     limit = query.limit or PAGE
@@ -38,6 +39,12 @@ def page(query: ListingQuery, given: Mapping[str, Any]) -> Bound:
         query.listing, _relation(query), query.order, conditions, query.after is not None, query.columns, limit
     )
     return statement, values
+
+
+def place_columns(keys: Sequence[Key], columns: Sequence[str]) -> list[str] | None:
+    """The columns of the answer that hold a row's place in the order, where each of its keys is such a column."""
+    names = [key.expression.removeprefix("t.") for key in keys]
+    return names if set(names) <= set(columns) else None
 
 
 def export(query: ListingQuery, given: Mapping[str, Any], format_: Callable[[str, Kind], str], limit: int) -> Bound:
@@ -169,11 +176,14 @@ def _page(  # noqa: PLR0913, PLR0917
 ) -> str:
     keys = listing.orders[order]
     rows = _rows(relation, keys, conditions, has_cursor, limit + 1)
-    place = ", ".join(f"({key.expression})::text" for key in keys)
+    place = "NULL"
+    if place_columns(keys, columns) is None:
+        texts = ", ".join(f"({key.expression})::text" for key in keys)
+        place = f"(array_agg(json_build_array({texts})::text))[{limit:d}]"
     tables = ", ".join(f"'{table}'" for table in listing.tables) or "NULL"
     return f"""
 SELECT convert_to(string_agg(row_to_json(v)::text, E',\\n'), 'UTF8'),
-       (array_agg(json_build_array({place})::text))[{limit:d}],
+       {place},
        (SELECT string_agg(id::text, '.' ORDER BY id) FROM kasparro.data_version WHERE part IN ({tables}))
 FROM ({rows}) t, LATERAL (SELECT {_selected(listing, columns, as_json)}) v"""
 

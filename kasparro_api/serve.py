@@ -102,7 +102,7 @@ async def _page(request: Request, query: ListingQuery, given: Mapping[str, Any])
     following = None
     if count > limit:
         rows, count = rows.rpartition(b",\n")[0], limit
-        following = cursor.encode(query.order, json.loads(place))
+        following = cursor.encode(query.order, json.loads(place) if place else _place(query, rows))
     told = metadata(request, count=count, limit=limit, next_cursor=following, **total)
     headers = dict(_CACHED)
     if etag := _etag(request, query, held):
@@ -111,6 +111,12 @@ async def _page(request: Request, query: ListingQuery, given: Mapping[str, Any])
         headers["Link"] = f'<{_following(request, following)}>; rel="next"'
     body = b'{"metadata":%b,"data":[%b]}\n' % (json.dumps(told).encode(), rows)
     return Response(body, media_type="application/json", headers=headers)
+
+
+def _place(query: ListingQuery, rows: bytes) -> list[str]:
+    last = json.loads(rows.rpartition(b"\n")[2])
+    columns = listing_sql.place_columns(query.listing.orders[query.order], query.columns) or []
+    return [str(last[name]) for name in columns]
 
 
 async def _require(connection: Any, given: Mapping[str, Any]) -> None:  # noqa: ANN401
