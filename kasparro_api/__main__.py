@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-
 import uvicorn
 
+from kasparro_api.logs import configure
 from kasparro_pipeline.settings import settings
 
 
 def main() -> None:
     """Serve until a signal says to stop."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # told once a request by ourselves
+    configure(settings().log_format)
     uvicorn.run(
         "kasparro_api.app:create_app",
         factory=True,

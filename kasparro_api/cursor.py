@@ -4,35 +4,32 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
-from datetime import date
-from typing import Self
+from collections.abc import Callable, Sequence
+
+NOT_A_CURSOR = "not a cursor: give `next_cursor` of the page before, unchanged"
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """The place after one row, in the order newest day first, then coin_id."""
+def encode(order: str, place: Sequence[str]) -> str:
+    """The place after one row, as clients carry it: the name of the order, and the row's values in it."""
+    text = json.dumps([order, *place], separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
 
-    day: date
-    coin_id: str
 
-    def encode(self) -> str:
-        """The cursor as clients carry it."""
-        text = json.dumps([self.day.isoformat(), self.coin_id], separators=(",", ":"))
-        return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
+def decode(text: str, order: str, readers: Sequence[Callable[[str], object]]) -> list[object]:
+    """The values of the row after which the page begins, each read by its reader.
 
-    @classmethod
-    def decode(cls, text: str) -> Self:
-        """Read what `encode` wrote.
-
-        Raises:
-            ValueError: `encode` did not write this.
-        """
-        try:
-            day, coin_id = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-            cursor = cls(date.fromisoformat(day), coin_id)
-            if isinstance(coin_id, str) and "\x00" not in coin_id and cursor.encode() == text:
-                return cursor
-        except (ValueError, TypeError, RecursionError):
-            pass
-        raise ValueError("not a cursor: give `next_cursor` of the page before, unchanged")
+    Raises:
+        ValueError: `encode` did not write this, or wrote it for another order.
+    """
+    try:
+        found, *place = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        if not all(isinstance(part, str) for part in (found, *place)) or encode(found, place) != text:
+            raise ValueError
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError(NOT_A_CURSOR) from None
+    if found != order:
+        raise ValueError(f"made for sort={found}: give that, or begin again without a cursor")
+    try:
+        return [read(part) for read, part in zip(readers, place, strict=True)]
+    except ValueError:
+        raise ValueError(NOT_A_CURSOR) from None

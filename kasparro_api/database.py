@@ -17,6 +17,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from kasparro_pipeline.settings import Settings
 from kasparro_pipeline.warehouse.database import database_url
+from kasparro_pipeline.warehouse.reader import BECOME_READER
 
 POOL_SIZE = 10
 STATEMENT_TIMEOUT_S = 10
@@ -54,6 +55,7 @@ class Database:
             timeout=CONNECT_TIMEOUT_S,
             reconnect_timeout=1,  # after that the next request tries again at once, without a growing delay
             check=_check_open,
+            configure=_become_reader,
             open=False,
             name="kasparro-api",
         )
@@ -89,6 +91,11 @@ class Database:
 
 def _conninfo(settings: Settings) -> str:
     return database_url(settings).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+async def _become_reader(connection: AsyncConnection[Any]) -> None:
+    """Give up every right but to read our tables, where the role for that was made."""
+    await connection.execute(BECOME_READER)
 
 
 async def _check_open(connection: AsyncConnection[Any]) -> None:

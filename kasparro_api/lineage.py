@@ -17,10 +17,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
 from kasparro_api.database import Database
-from kasparro_api.frame import elapsed_ms
+from kasparro_api.parameters import QueryParameters
 from kasparro_api.problems import documented
 from kasparro_api.queries import UNIFIED_COLUMNS
 from kasparro_api.schemas import Lineage
+from kasparro_api.serve import database_of, metadata
 from kasparro_pipeline.warehouse.unify import HISTORY_DAYS, RULE
 
 router = APIRouter(tags=["provenance"])
@@ -30,6 +31,7 @@ PIECE_BYTES = 65_536
 MAX_DELIVERIES = 20
 """Of one payload that are told: the newest. Some vendors send the same bytes all day."""
 
+_MISSING = "nothing of that name is kept; /data lists the rows, and their lineage the payloads"
 _DIALECT = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
 _WHY = str(sa.text(f"SELECT why FROM (\n{RULE}) AS rule WHERE day = :day").compile(dialect=_DIALECT))  # noqa: S608
 
@@ -76,6 +78,11 @@ _PIECE = """
 SELECT substring(body FROM %(start)s FOR %(length)s) FROM kasparro.raw_payload
 WHERE source = %(source)s AND sha256 = %(sha256)s"""
 
+_ANY_CONTENT = {
+    "application/json": {"example": [{"id": "bitcoin", "current_price": 67187.3358936566}]},
+    "text/csv": {"example": "symbol,name,date,price\nBTC,Bitcoin,2026-11-01,67187.3358936566\n"},
+    "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+}
 CoinId = Annotated[str, Path(description="As in `/data`.", examples=["bitcoin"])]
 Day = Annotated[date, Path(description="UTC.", examples=["2026-11-01"])]
 Sha256 = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="As in a lineage's `payload_sha256`.")]
@@ -93,28 +100,29 @@ async def lineage(request: Request, coin_id: CoinId, day: Day) -> Response:
     The verdicts are the rule's own, given by the same SQL statement that makes the rows. `changing` says that something
     of the day has arrived since the row was made, so that verdicts may be ahead of the row.
     """
-    database: Database = request.state.database
+    QueryParameters.read(request.query_params)
+    database = database_of(request)
     if "\x00" in coin_id:
-        raise HTTPException(404)
+        raise HTTPException(404, _MISSING)
     async with database.connection() as connection:
         told = await _told(connection, coin_id, day)
-    metadata = {"request_id": request.state.request_id, "api_latency_ms": elapsed_ms(request.state.started)}
-    return Response(json.dumps({"metadata": metadata, **told}, default=_text), media_type="application/json")
+    return Response(json.dumps({"metadata": metadata(request), **told}, default=_text), media_type="application/json")
 
 
 @router.get(
     "/payloads/{sha256}",
     summary="The bytes a source sent",
     response_class=Response,
-    responses={200: {"content": {"application/json": {}, "text/csv": {}}}, **documented(404, 422, 503)},
+    responses={200: {"content": _ANY_CONTENT}, **documented(404, 422, 503)},
 )
 async def payload(request: Request, sha256: Sha256) -> Response:
     """One answer of a vendor, or one block of a CSV file, exactly as it came; their SHA-256 is the address."""
-    database: Database = request.state.database
+    QueryParameters.read(request.query_params)
+    database = database_of(request)
     async with database.connection() as connection:
         row = await _one(connection, _PAYLOAD, {"sha256": sha256})
     if row is None:
-        raise HTTPException(404)
+        raise HTTPException(404, _MISSING)
     pieces = _pieces(database, row["source"], sha256)
     first = await anext(pieces, b"")
     media_type, ending = _kind(first)
@@ -131,7 +139,7 @@ async def _told(connection: AsyncConnection[Any], coin_id: str, day: date) -> di
     values: dict[str, Any] = {"coin_id": coin_id, "day": day, "history": HISTORY_DAYS}
     row = await _one(connection, _ROW, values)
     if row is None:
-        raise HTTPException(404)
+        raise HTTPException(404, _MISSING)
     made_by = await _one(connection, _MADE_BY, values) or {"priorities": {}}
     priorities = made_by.pop("priorities")
     start = datetime.combine(day, time(), UTC)

@@ -11,8 +11,9 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
+from kasparro_api.copying import TooManyRowsError
 from kasparro_api.database import STATEMENT_TIMEOUT_S, DatabaseUnavailableError, QueryTimeoutError
 
 MEDIA_TYPE = "application/problem+json"
@@ -50,7 +51,11 @@ def problem(
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may answer with these problems."""
     content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
-    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+    refusals = (401, 403, 429)  # by the gate, whatever the route
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": content}
+        for status in sorted({*statuses, *refusals})
+    }
 
 
 def install(app: FastAPI) -> None:
@@ -61,21 +66,46 @@ def install(app: FastAPI) -> None:
         return problem(request, 422, "invalid-request", "; ".join(map(_told, error.errors())))
 
     @app.exception_handler(HTTPException)
-    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
-        kind = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
-        detail = "nothing is here; /docs lists what there is" if error.status_code == 404 else error.detail
-        return problem(request, error.status_code, kind, detail, error.headers)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        headers = dict(error.headers or {})
+        if allow := headers.get("Allow"):
+            methods = {method.strip() for method in allow.split(",")} | {"OPTIONS"}
+            headers["Allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers=headers)
+        # one name whatever the version of Python calls it
+        phrase = "Content Too Large" if error.status_code == 413 else HTTPStatus(error.status_code).phrase
+        kind = phrase.lower().replace(" ", "-")
+        nowhere = error.status_code == 404 and error.detail == HTTPStatus.NOT_FOUND.phrase
+        detail = "nothing is here; /docs lists what there is" if nowhere else error.detail
+        return problem(request, error.status_code, kind, detail, headers)
 
     @app.exception_handler(DatabaseUnavailableError)
-    async def database_unavailable(request: Request, error: DatabaseUnavailableError) -> JSONResponse:
-        reason = str(error.__cause__).partition("\n")[0]  # the rest is the statement
-        logger.warning("%s (request_id=%s): %s", error, request.state.request_id, reason)
-        return problem(request, 503, "database-unavailable", str(error), RETRY_AFTER)
+    async def database_unavailable(request: Request, error: DatabaseUnavailableError) -> Response:
+        return unavailable(request, error)
 
     @app.exception_handler(QueryTimeoutError)
-    async def query_timeout(request: Request, _error: QueryTimeoutError) -> JSONResponse:
-        detail = f"the query took more than {STATEMENT_TIMEOUT_S} s and was stopped: ask for fewer days or coins"
-        return problem(request, 503, "query-timeout", detail, RETRY_AFTER)
+    async def query_timeout(request: Request, _error: QueryTimeoutError) -> Response:
+        return query_timed_out(request)
+
+    @app.exception_handler(TooManyRowsError)
+    async def too_many_rows(request: Request, error: TooManyRowsError) -> Response:
+        detail = f"an export has {error} rows at most: ask for fewer days or coins, or give a limit"
+        return problem(request, 422, "too-many-rows", detail)
+
+
+def unavailable(request: Request, error: DatabaseUnavailableError) -> JSONResponse:
+    """The answer while the database is away."""
+    if error.__cause__:
+        reason = str(error.__cause__).partition("\n")[0]  # the rest is the statement
+        logger.warning("%s (request_id=%s): %s", error, request.state.request_id, reason)
+    return problem(request, 503, "database-unavailable", str(error), RETRY_AFTER)
+
+
+def query_timed_out(request: Request) -> JSONResponse:
+    """The answer to a query that took too long."""
+    detail = f"the query took more than {STATEMENT_TIMEOUT_S} s and was stopped: ask for fewer days or coins"
+    return problem(request, 503, "query-timeout", detail, RETRY_AFTER)
 
 
 def internal_error(request: Request) -> JSONResponse:

@@ -1,99 +1,22 @@
 """Every SQL statement of the service. Values are always bound; only what this module wrote itself is text.
 
-JSON is built by PostgreSQL and passed through: decimals as text, so that no digit is lost on the way.
+What a listing asks is in `listing_sql`. JSON is built by PostgreSQL: decimals as text, so that no digit is lost.
 """
 # ruff: noqa: S608 - what is put into a statement as text was written in this module
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any
-
-import sqlalchemy as sa
-
-from kasparro_api.parameters import DataQuery
-from kasparro_pipeline.warehouse.tables import unified_assets
+from kasparro_api.listing import Listing
+from kasparro_api.listing_sql import as_json, utc
+from kasparro_api.listings import COINS, DATA, RUNS, SOURCES
 
 
-def _utc(expression: str) -> str:
-    """RFC 3339 with Z; the session speaks UTC."""
-    return f"replace(replace({expression}::text, ' ', 'T'), '+00', 'Z')"
+def _columns(listing: Listing, alias: str) -> str:
+    return ", ".join(f"{as_json(f'{alias}.{name}', kind)} AS {name}" for name, kind in listing.columns.items())
 
 
-def _as_json(column: sa.Column[Any]) -> str:
-    if isinstance(column.type, sa.Numeric):
-        return f"u.{column.name}::text AS {column.name}"
-    if isinstance(column.type, sa.DateTime):
-        return f"{_utc(f'u.{column.name}')} AS {column.name}"
-    return f"u.{column.name}"
-
-
-UNIFIED_COLUMNS = ", ".join(_as_json(column) for column in unified_assets.columns)
-
-
-class _Conditions:
-    """Conditions joined by AND, and the values bound to them."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.values: dict[str, Any] = {}
-
-    def compare(self, expression: str, operator: str, name: str, value: object) -> None:
-        """`expression operator value`, unless the value is None."""
-        if value is not None:
-            self.texts.append(f"{expression} {operator} %({name})s")
-            self.values[name] = value
-
-    def one_of(self, expression: str, name: str, names: list[str] | None) -> None:
-        """`expression` is one of `names`; a single one as an equality, which an index answers in order."""
-        if names and len(names) == 1:
-            self.compare(expression, "=", name, names[0])
-        elif names:
-            self.texts.append(f"{expression} = ANY(%({name})s)")
-            self.values[name] = names
-
-
-def data_page(query: DataQuery) -> tuple[str, dict[str, Any]]:
-    """One page of unified rows, and the one row more that tells whether there is a next page.
-
-    The statement gives one `bytea`, which is cheaper to pass on than many rows: a JSON object a line, divided by
-    commas; NULL when there are no rows.
-    """
-    where = _Conditions()
-    where.one_of("lower(u.symbol)", "symbol", query.symbol and [symbol.lower() for symbol in query.symbol])
-    where.one_of("u.coin_id", "coin_id", query.coin_id)
-    where.compare("u.sources", "&&", "source", query.source)
-    where.compare("u.day", ">=", "first_day", query.first_day)
-    where.compare("u.day", "<=", "last_day", query.last_day)
-    where.compare("u.price_usd", ">=", "min_price", query.min_price)
-    where.compare("u.price_usd", "<=", "max_price", query.max_price)
-    after = query.after
-    if after:
-        where.values |= {"after_day": after.day, "after_coin_id": after.coin_id}
-    table = "kasparro.unified_assets"
-    if query.as_of:
-        table = "kasparro.unified_assets_as_of(%(as_of)s)"
-        where.values["as_of"] = query.as_of
-    return _data_page(tuple(where.texts), after is not None, query.limit, table), where.values
-
-
-@lru_cache(maxsize=512)
-def _data_page(conditions: tuple[str, ...], has_cursor: bool, limit: int, table: str) -> str:
-    # The limit stands in the text: were it bound, the planner would not know that only a page is wanted.
-    order = f"ORDER BY day DESC, coin_id LIMIT {limit + 1:d}"
-
-    def select(*position: str) -> str:
-        texts = conditions + position
-        where = f"WHERE {' AND '.join(texts)} " if texts else ""
-        return f"SELECT {UNIFIED_COLUMNS} FROM {table} u {where}{order}"
-
-    rows = select()
-    if has_cursor:  # two ranges of the index instead of one condition that it cannot answer
-        same_day = select("u.day = %(after_day)s", "u.coin_id > %(after_coin_id)s")
-        earlier = select("u.day < %(after_day)s")
-        rows = f"({same_day}) UNION ALL ({earlier}) {order}"
-    return f"SELECT convert_to(string_agg(row_to_json(r)::text, E',\\n'), 'UTF8') FROM ({rows}) r"
-
+UNIFIED_COLUMNS = _columns(DATA, "u")
+"""Of a row of the unified asset table, as JSON has them."""
 
 _SOURCES = "(SELECT DISTINCT source FROM kasparro.source_run) s"
 
@@ -119,12 +42,12 @@ SELECT s.source, json_build_object(
             'run_id', r.run_id,
             'status', CASE WHEN bool_or(r.status = 'failure') THEN 'failure'
                            WHEN bool_or(r.status = 'running') THEN 'running' ELSE 'success' END,
-            'started_at', {_utc("min(r.started_at)")},
-            'ended_at', CASE WHEN bool_and(r.ended_at IS NOT NULL) THEN {_utc("max(r.ended_at)")} END,
+            'started_at', {utc("min(r.started_at)")},
+            'ended_at', CASE WHEN bool_and(r.ended_at IS NOT NULL) THEN {utc("max(r.ended_at)")} END,
             'error', string_agg(r.error, '; ' ORDER BY r.started_at))
         FROM kasparro.source_run r WHERE r.source = s.source AND r.run_id = newest.run_id GROUP BY r.run_id),
-    'last_success_at', {_utc("succeeded.ended_at")},
-    'last_failure_at', {_utc("failed.ended_at")},
+    'last_success_at', {utc("succeeded.ended_at")},
+    'last_failure_at', {utc("failed.ended_at")},
     'failing', coalesce(failed.started_at > coalesce(succeeded.started_at, '-infinity'), false))
 FROM {_SOURCES}
 LEFT JOIN LATERAL ({_newest_step()} LIMIT 1) newest ON true
@@ -136,7 +59,7 @@ ORDER BY s.source
 FAILED_CHECKS = f"""
 SELECT json_build_object(
     'asset_key', asset_key, 'check', check_name, 'day', day, 'severity', severity, 'blocking', blocking,
-    'detail', detail, 'run_id', run_id, 'checked_at', {_utc("checked_at")})
+    'detail', detail, 'run_id', run_id, 'checked_at', {utc("checked_at")})
 FROM kasparro.failed_check ORDER BY severity, day DESC NULLS FIRST, asset_key, check_name LIMIT 100
 """
 
@@ -159,14 +82,14 @@ UNIFIED_COUNTED = "SELECT count(*) FROM kasparro.unified_assets"
 UNIFIED_DAYS = f"""
 SELECT json_build_object(
     'first_day', min(day), 'last_day', max(day),
-    'last_updated_at', (SELECT {_utc("max(updated_at)")} FROM kasparro.unified_assets
+    'last_updated_at', (SELECT {utc("max(updated_at)")} FROM kasparro.unified_assets
                         WHERE day = (SELECT max(day) FROM kasparro.unified_assets)))
 FROM kasparro.unified_assets
 """
 
 _RUN_STEP = f"""json_build_object(
     'run_id', run_id, 'asset_key', asset_key, 'partition', partition, 'status', status,
-    'started_at', {_utc("started_at")}, 'ended_at', {_utc("ended_at")},
+    'started_at', {utc("started_at")}, 'ended_at', {utc("ended_at")},
     'duration_s', round(extract(epoch FROM ended_at - started_at), 3), 'error', error,
     'records', records, 'inserted', inserted, 'updated', updated, 'unchanged', unchanged, 'quarantined', quarantined)"""
 
@@ -197,3 +120,97 @@ FROM {_SOURCES}
 """,
 }
 """What is told of each source, by part: pairs of source and JSON object."""
+
+COIN = f"""
+SELECT convert_to(row_to_json(answer)::text, 'UTF8') FROM (
+    SELECT {_columns(COINS, "c")},
+        (SELECT coalesce(json_agg(row_to_json(i) ORDER BY i.source, i.source_coin_id), '[]') FROM (
+            SELECT source, source_coin_id, method, confidence::text, evidence
+            FROM kasparro.coin_identity WHERE coin_id = c.coin_id) i) AS identities,
+        (SELECT row_to_json(u) FROM (
+            SELECT {_columns(DATA, "d")} FROM kasparro.unified_assets d WHERE d.coin_id = c.coin_id
+            ORDER BY d.day DESC LIMIT 1) u) AS latest
+    FROM {COINS.relation} c WHERE c.coin_id = %(coin_id)s) answer
+"""
+
+_RUN = f"SELECT {_columns(RUNS, 'r')} FROM {RUNS.relation.replace('GROUP BY', 'WHERE run_id = %s GROUP BY')} r"
+
+RUN = f"""
+SELECT convert_to(row_to_json(answer)::text, 'UTF8') FROM (
+    SELECT r.*, (SELECT json_agg({_RUN_STEP} ORDER BY started_at, asset_key, source)
+                 FROM kasparro.source_run WHERE run_id = %(run_id)s) AS steps
+    FROM ({_RUN % "%(run_id)s"}) r) answer
+"""
+
+_COUNTS = ("records", "inserted", "updated", "unchanged", "quarantined", "duration_s")
+_CHANGES = ", ".join(f"'{name}', (b.{name}::numeric - a.{name}::numeric)::text" for name in _COUNTS)
+_SHOWN = 1000
+"""Coins of a kind that are named; all are counted."""
+
+COMPARED_RUNS = f"""
+WITH a AS ({_RUN % "%(a)s"}),
+b AS ({_RUN % "%(b)s"}),
+of_run AS MATERIALIZED (
+    SELECT DISTINCT run_id, source, sha256 FROM (
+        SELECT run_id, source, sha256 FROM kasparro.delivery WHERE run_id IN (%(a)s, %(b)s)
+        UNION ALL
+        SELECT parse_run_id, source, sha256 FROM kasparro.delivery WHERE parse_run_id IN (%(a)s, %(b)s)) d
+),
+said AS MATERIALIZED (
+    SELECT DISTINCT ON (p.run_id, o.source, o.source_coin_id) p.run_id, o.source, o.source_coin_id, o.price_usd
+    FROM of_run p JOIN kasparro.observation o ON o.source = p.source AND o.payload_sha256 = p.sha256
+    ORDER BY p.run_id, o.source, o.source_coin_id, o.observed_at DESC
+),
+paired AS (
+    SELECT source, source_coin_id, x.price_usd AS price_a, y.price_usd AS price_b,
+           x.run_id IS NOT NULL AS in_a, y.run_id IS NOT NULL AS in_b
+    FROM (SELECT * FROM said WHERE run_id = %(a)s) x
+    FULL JOIN (SELECT * FROM said WHERE run_id = %(b)s) y USING (source, source_coin_id)
+),
+moved AS (
+    SELECT *, ln(price_b / price_a)::float8 AS move FROM paired WHERE price_a > 0 AND price_b > 0
+),
+middle AS (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY move) AS median FROM moved),
+spread AS (
+    SELECT median, 1.4826 * percentile_cont(0.5) WITHIN GROUP (ORDER BY abs(move - median)) AS deviation
+    FROM moved, middle GROUP BY median
+),
+odd AS (
+    SELECT source, source_coin_id, price_a::text, price_b::text,
+           round((price_b / price_a - 1) * 100, 4)::text AS change_pct,
+           CASE WHEN deviation > 0 THEN round((abs(move - median) / deviation)::numeric, 1)::text END AS deviations,
+           abs(move - median) AS distance
+    FROM moved, spread WHERE abs(move - median) > greatest(6 * deviation, 0.01)
+),
+new AS (SELECT source, source_coin_id FROM paired WHERE NOT in_a),
+vanished AS (SELECT source, source_coin_id FROM paired WHERE NOT in_b)
+SELECT convert_to(json_build_object(
+    'a', row_to_json(a), 'b', row_to_json(b),
+    'change', json_build_object({_CHANGES}),
+    'coins', json_build_object(
+        'a', (SELECT count(*) FROM paired WHERE in_a), 'b', (SELECT count(*) FROM paired WHERE in_b),
+        'new_count', (SELECT count(*) FROM new), 'vanished_count', (SELECT count(*) FROM vanished),
+        'new', (SELECT coalesce(json_agg(n), '[]') FROM (SELECT * FROM new ORDER BY 1, 2 LIMIT {_SHOWN}) n),
+        'vanished', (SELECT coalesce(json_agg(v), '[]') FROM (SELECT * FROM vanished ORDER BY 1, 2 LIMIT {_SHOWN}) v)),
+    'anomalies', json_build_object(
+        'count', (SELECT count(*) FROM odd),
+        'prices', (SELECT coalesce(json_agg(o), '[]') FROM (
+            SELECT source, source_coin_id, price_a, price_b, change_pct, deviations
+            FROM odd ORDER BY distance DESC, source, source_coin_id LIMIT {_SHOWN}) o)))::text, 'UTF8')
+FROM a, b
+"""
+
+API_KEYS = """
+SELECT key_id, name, scopes, secret_sha256, expires_at, revoked_at FROM kasparro.api_key
+"""
+
+SOURCE_METRICS = f"""
+SELECT source, coins, extract(epoch FROM now() - last_observed_at), extract(epoch FROM now() - last_success_at),
+       quarantined
+FROM {SOURCES.relation} s ORDER BY source
+"""
+
+TABLE_ROWS = """
+SELECT c.relname, greatest(c.reltuples, 0) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = 'kasparro' AND c.relkind IN ('r', 'p') ORDER BY c.relname
+"""

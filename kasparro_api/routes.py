@@ -3,28 +3,54 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from fastapi import APIRouter, Request
+from pydantic import Field
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from kasparro_api import operations
-from kasparro_api.database import Database
-from kasparro_api.frame import elapsed_ms
-from kasparro_api.pages import unified_page
-from kasparro_api.parameters import DataQuery
+from kasparro_api import listings, operations, queries
+from kasparro_api.metrics import Metrics
+from kasparro_api.parameters import QueryParameters
 from kasparro_api.problems import documented
-from kasparro_api.schemas import DataPage, Health, Stats
+from kasparro_api.schemas import (
+    Alive,
+    CoinAnswer,
+    Comparison,
+    Health,
+    RunAnswer,
+    Stats,
+)
+from kasparro_api.serve import add_listing, database_of, metadata
 
 router = APIRouter()
 
+add_listing(router, "/data", listings.DATA, tag="data", summary="The unified asset table")
+add_listing(router, "/latest", listings.LATEST, tag="data", summary="The newest day, greatest market cap first")
+add_listing(router, "/coins", listings.COINS, tag="data", summary="All coins")
+add_listing(router, "/coins/{coin_id}/history", listings.HISTORY, tag="data", summary="The days of a coin")
+add_listing(
+    router,
+    "/coins/{coin_id}/observations",
+    listings.OBSERVATIONS,
+    tag="data",
+    summary="What the sources said of a coin",
+)
+add_listing(router, "/sources", listings.SOURCES, tag="operations", summary="The sources")
+add_listing(router, "/identity/review", listings.REVIEW, tag="data", summary="Coins that may be one")
+add_listing(router, "/quarantine", listings.QUARANTINE, tag="operations", summary="Records that could not be read")
+add_listing(router, "/drift", listings.DRIFT, tag="operations", summary="Changes in the sources' fields")
+add_listing(router, "/runs", listings.RUNS, tag="operations", summary="What ran")
 
-def _database(request: Request) -> Database:
-    database: Database = request.state.database
-    return database
+
+class _Nothing(QueryParameters):
+    """A route without parameters."""
 
 
-def _metadata(request: Request, **more: object) -> dict[str, object]:
-    return {"request_id": request.state.request_id, "api_latency_ms": elapsed_ms(request.state.started), **more}
+class _TwoRuns(QueryParameters):
+    a: str = Field(description="A run, the earlier one.", examples=["0b1c9f0e-6a52-4a5d-9a3e-1f6d5a7f4d10"])
+    b: str = Field(description="The run to compare with it.", examples=["5f3f2c39-51c2-4a0e-8d22-5f2c8f8a9f11"])
 
 
 @router.get("/", include_in_schema=False)
@@ -34,26 +60,64 @@ async def index() -> Response:
 
 
 @router.get(
-    "/data",
+    "/coins/{coin_id}",
     tags=["data"],
-    summary="The unified asset table",
-    responses={200: {"model": DataPage}, **documented(422, 503)},
-    openapi_extra=DataQuery.documentation(),
+    summary="One coin",
+    responses={200: {"model": CoinAnswer}, **documented(404, 422, 503)},
 )
-async def data(request: Request) -> Response:
-    """One row a coin and day, newest day first, then by `coin_id`.
+async def coin(request: Request, coin_id: str) -> Response:
+    """Who calls it what, by which evidence, and its newest row."""
+    _Nothing.read(request.query_params)
+    return await _one(request, queries.COIN, {"coin_id": coin_id}, "there is no such coin; /coins lists them")
 
-    Prices, caps, supplies and volumes are **strings** that hold exact decimals, with every digit the source gave.
-    Days are UTC days, times are RFC 3339 in UTC. Parameters are joined by AND, names in a list by OR.
 
-    `next_cursor` leads to the next page. It names a place in the order, not a number of rows: while rows arrive,
-    no row that was there is skipped or given twice.
+@router.get(
+    "/runs/{run_id}",
+    tags=["operations"],
+    summary="One run, step by step",
+    responses={200: {"model": RunAnswer}, **documented(404, 422, 503)},
+)
+async def run(request: Request, run_id: str) -> Response:
+    """What a Dagster run did for each asset and source."""
+    _Nothing.read(request.query_params)
+    return await _one(request, queries.RUN, {"run_id": run_id}, "there is no such run; /runs lists them")
+
+
+@router.get(
+    "/compare-runs",
+    tags=["operations"],
+    summary="Two runs side by side",
+    responses={200: {"model": Comparison}, **documented(404, 422, 503)},
+    openapi_extra=_TwoRuns.documentation(),
+)
+async def compare_runs(request: Request) -> Response:
+    """Counts and durations, coins that are new in `b` or no longer there, and prices that moved unlike the others.
+
+    The coins of a run are those of the payloads it fetched or parsed. A price is an anomaly when its logarithmic change
+    lies more than six scaled median absolute deviations, and more than one percent, from the median change.
     """
-    query = DataQuery.read(request)
-    page = await unified_page(_database(request), query)
-    metadata = _metadata(request, count=page.count, limit=query.limit, next_cursor=page.next_cursor)
-    body = b'{"metadata":%b,"data":[%b]}\n' % (json.dumps(metadata).encode(), page.rows)
-    return Response(body, media_type="application/json")
+    asked = _TwoRuns.read(request.query_params)
+    return await _one(request, queries.COMPARED_RUNS, asked.model_dump(), "no such run as a or b; /runs lists them")
+
+
+async def _one(request: Request, query: str, values: dict[str, Any], missing: str) -> Response:
+    """The one JSON object that `query` gives, in the frame of every answer."""
+    if any("\x00" in value for value in values.values()):
+        raise HTTPException(404, missing)
+    async with database_of(request).connection() as connection:
+        found = await (await connection.execute(query, values, binary=True)).fetchone()
+    if found is None or found[0] is None:
+        raise HTTPException(404, missing)
+    body = b'{"metadata":%b,"data":%b}\n' % (json.dumps(metadata(request)).encode(), found[0])
+    return Response(body, media_type="application/json", headers={"Cache-Control": "private, no-cache"})
+
+
+@router.get(
+    "/health/live", tags=["operations"], summary="Whether the process answers", responses={200: {"model": Alive}}
+)
+async def alive() -> Response:
+    """200 as long as the process lives; whether it is of use, `/health` tells."""
+    return JSONResponse({"status": "ok"}, headers={"Cache-Control": "no-store"})
 
 
 @router.get(
@@ -67,9 +131,9 @@ async def health(request: Request) -> Response:
 
     Answers within three seconds.
     """
-    report = await operations.health(_database(request))
+    report = await operations.health(database_of(request))
     status = 503 if report["status"] == "unavailable" else 200
-    return JSONResponse({**report, "metadata": _metadata(request)}, status, {"Cache-Control": "no-store"})
+    return JSONResponse({**report, "metadata": metadata(request)}, status, {"Cache-Control": "no-store"})
 
 
 @router.get(
@@ -83,5 +147,20 @@ async def stats(request: Request) -> Response:
 
     Large tables are not counted but estimated; `exact` says which.
     """
-    report = await operations.stats(_database(request))
-    return JSONResponse({"metadata": _metadata(request), **report})
+    report = await operations.stats(database_of(request))
+    return JSONResponse({"metadata": metadata(request), **report})
+
+
+@router.get(
+    "/metrics",
+    tags=["operations"],
+    summary="For Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"example": "kasparro_database_up 1.0\n"}}}},
+)
+async def metrics(request: Request) -> Response:
+    """Rows, lag and age of the last success by source, quarantine, request latency; `kasparro_database_up` is 0 while
+    the database is away.
+    """
+    measured: Metrics = request.state.metrics
+    return Response(await measured.text(database_of(request)), media_type=measured.media_type)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,6 +23,17 @@ class Answer(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class Row(Answer):
+    """One row of a listing; with ``fields=`` it has only those."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=lambda schema: schema.pop("required", None))
+
+
+def example_of(row: type[BaseModel]) -> dict[str, Any]:
+    """A row made of the fields' examples."""
+    return {name: field.examples[0] if field.examples else None for name, field in row.model_fields.items()}
+
+
 class Metadata(Answer):
     """About the answer."""
 
@@ -37,11 +48,17 @@ class PageMetadata(Metadata):
     limit: int = Field(description="Rows a page may have.", examples=[100])
     next_cursor: str | None = Field(
         description="Give it as `cursor` for the next page; null on the last.",
-        examples=["WyIyMDI2LTExLTAxIiwiYml0Y29pbiJd"],
+        examples=["WyItZGF5IiwiMjAyNi0xMS0wMSIsImJpdGNvaW4iXQ"],
     )
+    total: int | None = Field(None, description="Rows in all; only when `count` asks for it.", examples=[1000000])
+    total_exact: bool | None = Field(None, description="Whether `total` was counted, not estimated.", examples=[True])
 
 
-class UnifiedRow(Answer):
+_TIME = "2026-11-01T23:50:00Z"
+_SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+
+class UnifiedRow(Row):
     """One coin on one day, chosen by rule among the observations of that day."""
 
     coin_id: str = Field(examples=["bitcoin"])
@@ -49,11 +66,11 @@ class UnifiedRow(Answer):
     symbol: str | None = Field(examples=["BTC"])
     name: str | None = Field(examples=["Bitcoin"])
     price_usd: Decimal | None = Field(examples=["67187.3358936566"])
-    market_cap_usd: Decimal | None
-    volume_24h_usd: Decimal | None
-    circulating_supply: Decimal | None
-    total_supply: Decimal | None
-    max_supply: Decimal | None
+    market_cap_usd: Decimal | None = Field(examples=["1339902511093.21"])
+    volume_24h_usd: Decimal | None = Field(examples=["31260929299.52"])
+    circulating_supply: Decimal | None = Field(examples=["19943012"])
+    total_supply: Decimal | None = Field(examples=["19943012"])
+    max_supply: Decimal | None = Field(examples=["21000000"])
     rank: int | None = Field(examples=[1])
     price_source: str | None = Field(description="The source `price_usd` is from.", examples=["coingecko"])
     source_count: int = Field(description="Sources that gave a price for the day.", examples=[2])
@@ -64,15 +81,38 @@ class UnifiedRow(Answer):
         description="(highest - lowest) / median of the sources' prices, in percent.", examples=["0.031"]
     )
     flags: list[str] = Field(description="What is odd about the row.", examples=[[]])
-    observed_at: datetime = Field(description="When the chosen price was observed; UTC.")
-    updated_at: datetime = Field(description="When the row was last written; UTC.")
+    observed_at: datetime = Field(description="When the chosen price was observed; UTC.", examples=[_TIME])
+    updated_at: datetime = Field(description="When the row was last written; UTC.", examples=[_TIME])
 
 
-class DataPage(Answer):
-    """A page of the unified asset table."""
+class ObservationRow(Row):
+    """What a source said of one coin at one moment."""
 
-    metadata: PageMetadata
-    data: list[UnifiedRow]
+    source: str = Field(examples=["coingecko"])
+    source_coin_id: str = Field(description="What the source calls the coin.", examples=["bitcoin"])
+    observed_at: datetime = Field(description="UTC.", examples=[_TIME])
+    symbol: str | None = Field(examples=["btc"])
+    name: str | None = Field(examples=["Bitcoin"])
+    price_usd: Decimal | None = Field(examples=["67187.3358936566"])
+    market_cap_usd: Decimal | None = Field(examples=["1339902511093.21"])
+    volume_24h_usd: Decimal | None = Field(examples=["31260929299.52"])
+    circulating_supply: Decimal | None = Field(examples=["19943012"])
+    total_supply: Decimal | None = Field(examples=["19943012"])
+    max_supply: Decimal | None = Field(examples=["21000000"])
+    rank: int | None = Field(examples=[1])
+    fetched_at: datetime = Field(description="When the payload was fetched; UTC.", examples=[_TIME])
+    payload_sha256: str = Field(description="The payload it was read from.", examples=[_SHA256])
+    position: int = Field(description="Record in the payload, from 1.", examples=[1])
+
+
+class CoinRow(Row):
+    """One crypto asset, whatever the sources call it."""
+
+    coin_id: str = Field(examples=["bitcoin"])
+    symbol: str | None = Field(examples=["BTC"])
+    name: str | None = Field(examples=["Bitcoin"])
+    sources: list[str] = Field(description="Sources that know it.", examples=[["coingecko", "coinpaprika"]])
+    updated_at: datetime = Field(description="When symbol or name last changed; UTC.", examples=[_TIME])
 
 
 class Verdict(Answer):
@@ -163,6 +203,98 @@ class Lineage(Answer):
 
 
 RunStatus = Literal["running", "success", "failure"]
+
+
+class RunRow(Row):
+    """One Dagster run: the sum of what it did for its sources."""
+
+    run_id: str = Field(examples=["0b1c9f0e-6a52-4a5d-9a3e-1f6d5a7f4d10"])
+    status: RunStatus = Field(description="`failure` when any step failed.", examples=["success"])
+    sources: list[str] = Field(examples=[["coingecko"]])
+    started_at: datetime = Field(description="UTC.", examples=["2026-11-01T23:50:00Z"])
+    ended_at: datetime | None = Field(description="UTC; null while it runs.", examples=["2026-11-01T23:50:09.5Z"])
+    duration_s: Decimal | None = Field(examples=["9.500"])
+    records: int | None = Field(examples=[5000])
+    inserted: int | None = Field(examples=[4990])
+    updated: int | None = Field(examples=[0])
+    unchanged: int | None = Field(examples=[8])
+    quarantined: int | None = Field(examples=[2])
+    error: str | None = Field(description="Of the steps that failed.", examples=["coins.csv: binary_file"])
+
+
+class SourceRow(Row):
+    """A vendor or drop folder."""
+
+    source: str = Field(examples=["coingecko"])
+    coins: int = Field(description="Coins it ever spoke of.", examples=[5000])
+    first_observed_at: datetime | None = Field(description="UTC.", examples=["2026-01-01T00:00:00Z"])
+    last_observed_at: datetime | None = Field(description="UTC.", examples=[_TIME])
+    last_success_at: datetime | None = Field(description="End of its last run that succeeded; UTC.", examples=[_TIME])
+    quarantined: int = Field(description="Records in quarantine.", examples=[2])
+
+
+class QuarantineRow(Row):
+    """A record that could not become an observation."""
+
+    id: int = Field(examples=[7])
+    source: str = Field(examples=["csv_exchange"])
+    payload_sha256: str = Field(description="The payload that holds it.", examples=["ab" * 32])
+    position: int = Field(description="Record in the payload, from 1; 0: the payload as a whole.", examples=[16])
+    location: str = Field(description="File and line, or request and record.", examples=["exchange/2026-10.csv:17"])
+    reason_code: str = Field(examples=["bad_number"])
+    reason: str = Field(examples=["price_usd: 'twelve' is not a plain decimal number"])
+    record: str = Field(description="As it came, at most 16 KiB of it; bytes that are no text are escaped.")
+    parser_version: str
+    created_at: datetime = Field(description="UTC.")
+
+
+class DriftRow(Row):
+    """A change in the fields of a source's records."""
+
+    id: int = Field(examples=[7])
+    source: str = Field(examples=["coinpaprika"])
+    scope: str = Field(description="The file whose header it is; empty for an API.")
+    path: str = Field(description="Dotted path in a record, or header name.", examples=["quotes.USD.price"])
+    kind: Literal["new", "missing", "retyped", "renamed"] = Field(examples=["renamed"])
+    severity: Literal["error", "warn", "info"] = Field(
+        description="error: a key field; warn: another one that is read; info: one that is not read.", examples=["warn"]
+    )
+    mapped_column: str | None = Field(description="What the field is read as.", examples=["price_usd"])
+    renamed_to: str | None = Field(description="What it became, as far as can be guessed.")
+    confidence: Decimal | None = Field(description="Of that guess, 0 to 1.", examples=["0.87"])
+    example: str | None = Field(description="A value of the field.")
+    detail: str
+    first_seen: datetime = Field(description="When the payload that showed it first was fetched; UTC.")
+    last_seen: datetime = Field(description="The same of the last one; UTC.")
+    payload_sha256: str
+    resolved_at: datetime | None = Field(description="When it was as before again; null while it is not.")
+
+
+class ReviewRow(Row):
+    """Two coins that may be one: plausible and not certain, so not joined."""
+
+    id: int = Field(description="Its number, for `kasparro identity review --accept`.", examples=[7])
+    source: str = Field(examples=["coingecko"])
+    source_coin_id: str = Field(examples=["bitcoin"])
+    other_source: str = Field(examples=["csv_exchange"])
+    other_source_coin_id: str = Field(examples=["BTC"])
+    reason: str = Field(description="Why they were not joined.", examples=["ambiguous"])
+    confidence: Decimal = Field(description="Expected share of such pairs that are one coin.", examples=["0.5"])
+    evidence: str
+    created_at: datetime = Field(description="Since when it waits; UTC.")
+
+
+RowOf = TypeVar("RowOf", bound=Row)
+
+
+class Page(Answer, Generic[RowOf]):
+    """A page of a listing."""
+
+    metadata: PageMetadata
+    data: list[RowOf]
+
+
+DataPage = Page[UnifiedRow]
 
 
 class LastRun(Answer):
@@ -298,3 +430,111 @@ class Stats(Answer):
     metadata: Metadata
     sources: dict[str, SourceStats]
     unified_assets: UnifiedStats
+
+
+class Identity(Answer):
+    """What a source calls a coin, and why that is this coin."""
+
+    source: str = Field(examples=["coingecko"])
+    source_coin_id: str = Field(examples=["bitcoin"])
+    method: str = Field(examples=["symbol_and_name"])
+    confidence: Decimal = Field(description="Expected precision, 0 to 1.", examples=["0.99"])
+    evidence: str
+
+
+class Coin(CoinRow):
+    """One crypto asset: who says what of it, and its newest row."""
+
+    identities: list[Identity]
+    latest: UnifiedRow | None
+
+
+class CoinAnswer(Answer):
+    """A coin."""
+
+    metadata: Metadata
+    data: Coin
+
+
+class Run(RunRow):
+    """One Dagster run and its steps."""
+
+    steps: list[RunStep]
+
+
+class RunAnswer(Answer):
+    """A run."""
+
+    metadata: Metadata
+    data: Run
+
+
+class Alive(Answer):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Change(Answer):
+    """`b` less `a`; null where one of them has none."""
+
+    records: Decimal | None
+    inserted: Decimal | None
+    updated: Decimal | None
+    unchanged: Decimal | None
+    quarantined: Decimal | None
+    duration_s: Decimal | None
+
+
+class SourceCoin(Answer):
+    """A coin as a source calls it."""
+
+    source: str = Field(examples=["coingecko"])
+    source_coin_id: str = Field(examples=["bitcoin"])
+
+
+class ComparedCoins(Answer):
+    """Coins of two runs; the first thousand that are new or vanished are named."""
+
+    a: int
+    b: int
+    new_count: int
+    vanished_count: int
+    new: list[SourceCoin]
+    vanished: list[SourceCoin]
+
+
+class PriceAnomaly(SourceCoin):
+    """A price that moved unlike the others."""
+
+    price_a: Decimal = Field(examples=["1.0"])
+    price_b: Decimal = Field(examples=["9.5"])
+    change_pct: Decimal = Field(examples=["850.0000"])
+    deviations: Decimal | None = Field(
+        description="Scaled median absolute deviations from the median move; null where most prices moved alike.",
+        examples=["41.3"],
+    )
+
+
+class Anomalies(Answer):
+    """How many there are, and the first thousand."""
+
+    count: int
+    prices: list[PriceAnomaly]
+
+
+class ComparedRuns(Answer):
+    """Two runs side by side."""
+
+    a: RunRow
+    b: RunRow
+    change: Change
+    coins: ComparedCoins
+    anomalies: Anomalies
+
+
+class Comparison(Answer):
+    """A comparison."""
+
+    metadata: Metadata
+    data: ComparedRuns

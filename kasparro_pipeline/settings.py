@@ -6,8 +6,10 @@ What belongs here: names, types, defaults. What does not: anything that acts on 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from datetime import date
 from functools import cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
@@ -46,6 +48,20 @@ class Settings(BaseSettings):
     simulator_rate_per_minute: int = Field(default=600, ge=1)
     """Calls that each simulated vendor admits before it answers 429."""
 
+    api_keys: SecretStr | None = None
+    """API keys besides those in the database: ``KEY`` or ``KEY:SCOPE+SCOPE``, commas between."""
+    api_read: Literal["auto", "open", "key"] = "auto"
+    """Who may read: everybody, holders of a key, or (auto) everybody where the API listens on this machine only."""
+    api_rate_per_minute: int | None = Field(default=None, ge=0)
+    """Requests a minute for each key, or address without one; 0: no limit; unset: 1200 where others than this machine
+    reach the API."""
+    api_export_rows: int = Field(default=20_000_000, ge=1)
+    """An export of more rows is broken off."""
+    api_cors_origins: str = ""
+    """Origins whose pages may read the API from a browser, commas between."""
+    log_format: Literal["text", "json"] = "text"
+    """Of the API's log lines."""
+
     vendors: Literal["simulator", "live"] = "simulator"
     first_day: date = date(2009, 1, 3)
     """First day of every partitioned asset; an observation of an earlier day is quarantined."""
@@ -56,6 +72,13 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, path: Path) -> Path:
         return path.expanduser().absolute()
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only this machine reaches what listens on `host`."""
+        with suppress(ValueError):
+            return ip_address(self.host).is_loopback
+        return self.host == "localhost"
 
     @property
     def uses_simulator(self) -> bool:

@@ -318,11 +318,11 @@ def _parsed_before(connection: sa.Connection, kept: Kept, version: str) -> _Acco
 def _may_meet(other: Any) -> sa.ColumnElement[bool]:  # noqa: ANN401 - columns of an alias
     """Whether the observations of two deliveries may have a key in common, as far as their extents tell."""
     ours = delivery.c
-    apart = (
-        (other.first_observed_at > ours.last_observed_at)
-        | (other.last_observed_at < ours.first_observed_at)
-        | (other.first_coin_id > ours.last_coin_id)
-        | (other.last_coin_id < ours.first_coin_id)
+    apart = sa.or_(
+        other.first_observed_at > ours.last_observed_at,
+        other.last_observed_at < ours.first_observed_at,
+        other.first_coin_id > ours.last_coin_id,
+        other.last_coin_id < ours.first_coin_id,
     )
     return apart.is_not(True)
 

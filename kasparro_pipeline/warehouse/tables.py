@@ -248,6 +248,11 @@ coin = Table(
     Column("symbol", Text),
     Column("name", Text),
     Column("updated_at", TIME, nullable=False, server_default=func.now(), onupdate=func.now(), info=NOT_COMPARED),
+    Index(
+        "coin_words",
+        text("to_tsvector('simple', coin_id || ' ' || coalesce(symbol, '') || ' ' || coalesce(name, ''))"),
+        postgresql_using="gin",
+    ),
 )
 
 coin_identity = Table(
@@ -431,4 +436,24 @@ merge_receipt = Table(
     Column("versions", Text, nullable=False, comment="stands for the row versions stored from low to high"),
     Column("written_at", TIME, nullable=False, server_default=func.clock_timestamp()),
     comment="frames that lie in their table unchanged since they were merged; a cache, safe to empty",
+)
+
+data_version = Table(
+    "data_version",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("part", KEY, nullable=False, comment="name of the table that changed"),
+    comment="per table the ids left by its newest writes; the set never is what it was before (warehouse/versions.py)",
+)
+
+api_key = Table(
+    "api_key",
+    metadata,
+    Column("key_id", KEY, primary_key=True, comment="the part of the key that may be seen"),
+    Column("name", Text, nullable=False, comment="whom or what it is for"),
+    Column("secret_sha256", LargeBinary, nullable=False, comment="of the part that may not be seen"),
+    Column("scopes", ARRAY(KEY), nullable=False, comment="read, operate, admin"),
+    Column("created_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    Column("expires_at", TIME),
+    Column("revoked_at", TIME),
 )

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import sqlalchemy as sa
@@ -18,8 +19,8 @@ from kasparro_api.app import create_app
 from kasparro_pipeline.settings import Settings
 
 
-def app_on(url: sa.URL) -> FastAPI:
-    return create_app(Settings(DATABASE_URL=url.render_as_string(hide_password=False)))
+def app_on(url: sa.URL, **chosen: Any) -> FastAPI:
+    return create_app(Settings(DATABASE_URL=url.render_as_string(hide_password=False), **chosen))
 
 
 def app_at_home(home: Path) -> FastAPI:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from kasparro_api.accounts import DriftPage, Place, QuarantinePage
+from kasparro_api.schemas import DriftRow, Page, QuarantineRow
 from kasparro_pipeline.warehouse.tables import drift, quarantine
 from kasparro_tests.api.rows import insert
 
@@ -61,7 +61,7 @@ def test_quarantine_is_as_documented(service: httpx.Client, engine: sa.Engine) -
     record = 'a\n"b" \\x00 \u2028 \U0001f680 ' + "x" * 20_000
     insert(engine, quarantine, [held(1, record=record)])
     answer = service.get("/quarantine", headers={"X-Request-ID": "a-1"})
-    page = QuarantinePage.model_validate_json(answer.content)
+    page = Page[QuarantineRow].model_validate_json(answer.content)
     assert (page.metadata.request_id, page.metadata.count, page.metadata.limit) == ("a-1", 1, 100)
     assert page.data[0].record == record
     assert answer.json()["data"][0]["created_at"] == "2026-11-01T12:00:00Z"
@@ -69,7 +69,7 @@ def test_quarantine_is_as_documented(service: httpx.Client, engine: sa.Engine) -
 
 def test_drift_is_as_documented(service: httpx.Client, engine: sa.Engine) -> None:
     insert(engine, drift, [drifted(1, kind="renamed", renamed_to="b", confidence=Decimal("0.870"), resolved_at=NOON)])
-    page = DriftPage.model_validate_json(service.get("/drift").content)
+    page = Page[DriftRow].model_validate_json(service.get("/drift").content)
     assert (page.data[0].kind, page.data[0].confidence) == ("renamed", "0.870")
 
 
@@ -91,12 +91,12 @@ def test_filters(service: httpx.Client, engine: sa.Engine) -> None:
         ("/quarantine", {"source": "csv_a, csv_b"}, 2),
         ("/quarantine", {"source": "csv"}, 0),
         ("/quarantine", {"reason_code": "conflict"}, 1),
-        ("/quarantine", {"since": "2026-11-01T12:01:00Z"}, 2),
-        ("/quarantine", {"since": "2026-11-01T13:01:30+01:00"}, 1),
-        ("/quarantine", {"since": "2026-11-02"}, 0),
+        ("/quarantine", {"from": "2026-11-01T12:01:00Z"}, 2),
+        ("/quarantine", {"from": "2026-11-01T13:01:30+01:00"}, 1),
+        ("/quarantine", {"from": "2026-11-02"}, 0),
         ("/drift", {"source": "coingecko"}, 2),
         ("/drift", {"kind": "new,missing"}, 2),
-        ("/drift", {"since": "2026-11-01T14:00:00"}, 1),
+        ("/drift", {"from": "2026-11-01T14:00:00"}, 1),
     ]
     for route, parameters, expected in cases:
         assert len(walk(service, route, **parameters)) == expected, (route, parameters)
@@ -107,10 +107,9 @@ def test_filters(service: httpx.Client, engine: sa.Engine) -> None:
     ("parameters", "told"),
     [
         ({"sauce": "x"}, "unknown parameter sauce"),
-        ({"since": "yesterday"}, "since: not a time"),
+        ({"from": "yesterday"}, "from: not a day or time"),
         ({"limit": "0"}, "limit"),
-        ({"cursor": "WyIyMDI2LTExLTAxIiwiYml0Y29pbiJd"}, "cursor: not a cursor"),
-        ({"cursor": Place(datetime(2026, 11, 1), 1).encode()}, "cursor: not a cursor"),  # noqa: DTZ001
+        ({"cursor": "abc"}, "cursor: not a cursor"),
     ],
 )
 def test_wrong_parameters_are_refused(bare_service: httpx.Client, route: str, parameters: Any, told: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from kasparro_api.schemas import DataPage, UnifiedRow
-from kasparro_pipeline.warehouse.tables import unified_assets
+from kasparro_pipeline.warehouse.tables import coin, unified_assets
 from kasparro_tests.api.rows import insert, unified
 
 DAY = date(2026, 11, 1)
@@ -124,14 +124,27 @@ def test_paging_while_rows_arrive_skips_and_repeats_nothing(service: httpx.Clien
 FILTERED = [
     unified("bitcoin", DAY, symbol="BTC", price_usd=Decimal("67187.1"), sources=["coingecko", "coinpaprika"]),
     unified("bitcoin", DAY - timedelta(days=1), symbol="BTC", price_usd=Decimal(66000), sources=["csv_drops"]),
-    unified("ethereum", DAY, symbol="eth", price_usd=Decimal(2500), sources=["coinpaprika"]),
-    unified("dust", DAY - timedelta(days=2), symbol="DST", price_usd=Decimal("1.0000000000000000000000000001")),
-    unified("priceless", DAY - timedelta(days=3), symbol=None),
+    unified("ethereum", DAY, symbol="eth", price_usd=Decimal(2500), sources=["coinpaprika"], rank=2),
+    unified(
+        "dust",
+        DAY - timedelta(days=2),
+        symbol="DST",
+        price_usd=Decimal("1.0000000000000000000000000001"),
+        market_cap_usd=Decimal("1.97e37"),
+        flags=["wide_spread"],
+    ),
+    unified("priceless", DAY - timedelta(days=3), symbol=None, flags=["no_price"]),
+]
+COINS = [
+    {"coin_id": "bitcoin", "symbol": "BTC", "name": "Bitcoin"},
+    {"coin_id": "ethereum", "symbol": "eth", "name": "Ethereum"},
+    {"coin_id": "dust", "symbol": "DST", "name": "Née Dust"},
 ]
 
 
 def test_filters(service: httpx.Client, engine: sa.Engine) -> None:
     insert(engine, unified_assets, FILTERED)
+    insert(engine, coin, COINS)
     cases: list[tuple[dict[str, Any], set[int]]] = [
         ({"symbol": "btc"}, {0, 1}),
         ({"symbol": "ETH, Btc"}, {0, 1, 2}),
@@ -151,11 +164,64 @@ def test_filters(service: httpx.Client, engine: sa.Engine) -> None:
         ({"max_price": "1.0000000000000000000000000001"}, {3}),
         ({"min_price": "1.00000000000000000000000000011", "max_price": "2500.0"}, {2}),
         ({"symbol": "btc", "source": "coinpaprika", "min_price": "-1"}, {0}),
+        ({"from": "2026-10-31T10:00Z", "to": "2026-11-01T01:59:00+02:00"}, {1}),
+        ({"from": "2026-11-01T23:59", "to": "2026-11-02 00:00"}, {0, 2}),
+        ({"to": "9999-12-31"}, {0, 1, 2, 3, 4}),
+        ({"flags": "wide_spread,no_price"}, {3, 4}),
+        ({"min_rank": "2"}, {2}),
+        ({"max_source_count": "1", "min_market_cap": "1e37"}, {3}),
+        ({"q": "bit"}, {0, 1}),
+        ({"q": "cash BITCOIN"}, set()),
+        ({"q": "ether'; DROP"}, set()),
+        ({"q": "Ethereum|bitcoin"}, set()),
+        ({"q": "née"}, {3}),
     ]
     for parameters, found in cases:
         expected = {(FILTERED[i]["day"].isoformat(), FILTERED[i]["coin_id"]) for i in found}
         assert set(keys(rows_of(service, **parameters))) == expected, parameters
         assert set(keys(walk(service, limit=1, **parameters))) == expected, parameters
+
+
+def test_every_order_is_total_and_pages_whole(service: httpx.Client, engine: sa.Engine) -> None:
+    days = [DAY - timedelta(days=d) for d in range(3)]
+    insert(engine, unified_assets, [unified(coin_id, day) for coin_id in ("a", "b-c", "b") for day in days])
+    orders = {
+        "-day": lambda key: (-date.fromisoformat(key[0]).toordinal(), key[1]),
+        "coin_id": lambda key: (key[1], key[0]),
+    }
+    for order, by in orders.items():
+        back = order[1:] if order.startswith("-") else f"-{order}"
+        there = keys(walk(service, limit=2, sort=order))
+        assert there == sorted(there, key=by)
+        assert len(set(there)) == 9
+        assert keys(walk(service, limit=2, sort=back)) == there[::-1]
+
+
+def test_fields_choose_columns_and_pages_go_on_without_the_keys(service: httpx.Client, engine: sa.Engine) -> None:
+    insert(engine, unified_assets, [unified(f"c{i}", DAY, price_usd=Decimal(i)) for i in range(5)])
+    rows = walk(service, limit=2, fields="price_usd,symbol")
+    assert rows == [{"symbol": None, "price_usd": str(i)} for i in range(5)]
+
+
+def test_the_next_page_is_linked_with_everything_that_was_asked(service: httpx.Client, engine: sa.Engine) -> None:
+    insert(engine, unified_assets, [unified(f"c{i}", DAY, symbol="A&B") for i in range(3)])
+    first = service.get("/v1/data", params={"limit": 2, "symbol": "a&b"})
+    path, relation = first.headers["link"].split("; ")
+    assert (relation, path[:12]) == ('rel="next"', "</v1/data?li")
+    second = service.get(path[1:-1])
+    assert [row["coin_id"] for row in second.json()["data"]] == ["c2"]
+    assert "link" not in second.headers
+
+
+def test_count_tells_how_many_in_all(service: httpx.Client, engine: sa.Engine) -> None:
+    insert(engine, unified_assets, [unified(f"c{i}", DAY) for i in range(7)])
+    with engine.begin() as connection:
+        connection.execute(sa.text("ANALYZE kasparro.unified_assets"))
+    told = service.get("/data", params={"limit": 2, "count": "exact", "from": "2026-11-01"}).json()["metadata"]
+    assert (told["count"], told["total"], told["total_exact"]) == (2, 7, True)
+    told = service.get("/data", params={"limit": 2, "count": "estimated"}).json()["metadata"]
+    assert (told["total"], told["total_exact"]) == (7, False)
+    assert "total" not in service.get("/data").json()["metadata"]
 
 
 @pytest.mark.parametrize(
@@ -165,9 +231,10 @@ def test_filters(service: httpx.Client, engine: sa.Engine) -> None:
         ("limit=1001", "limit: "),
         ("limit=ten", "limit: "),
         ("limit=1&limit=2", "limit: "),
-        ("from=2026-13-01", "from: not a day: write YYYY-MM-DD"),
-        ("to=20261101", "to: not a day"),
-        ("to=1700000000", "to: not a day"),
+        ("limit=20000001&format=csv", "limit: an export has 20000000 rows at most"),
+        ("from=2026-13-01", "from: not a day or time: write YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ"),
+        ("to=20261101", "to: not a day or time"),
+        ("to=1700000000", "to: not a day or time"),
         ("from=2026-11-02&to=2026-11-01", "from is after to"),
         ("min_price=2&max_price=1", "min_price is above max_price"),
         ("min_price=cheap", "min_price: not a decimal number"),
@@ -178,17 +245,31 @@ def test_filters(service: httpx.Client, engine: sa.Engine) -> None:
         ("symbol=btc,,eth", "symbol: a list with an empty"),
         ("coin_id=a%00b", "coin_id: a list with an empty or unreadable name"),
         ("symbol=" + ",".join(["x"] * 501), "symbol: a list of 501 names: give 500 at most"),
-        ("symbl=btc", "unknown parameter symbl; allowed: as_of, coin_id, cursor, from, limit"),
+        (f"cursor={token(['-day', '2026-11-01', chr(0xD800)])}", "cursor: not a cursor"),
+        (f"cursor={token(['-day', '2026-11-01', 'x'])}&sort=coin_id", "cursor: made for sort=-day"),
+        (f"cursor={token(['-day', '2026-13-01', 'x'])}", "cursor: not a cursor"),
+        ("sort=price_usd", "sort: Input should be '-day', 'day', 'coin_id' or '-coin_id'"),
+        ("fields=coin_id,prize", "fields: no prize; allowed: coin_id, day, symbol"),
+        ("count=all", "count: Input should be 'none', 'estimated' or 'exact'"),
+        ("format=xlsx", "format: Input should be 'json', 'csv', 'ndjson', 'parquet' or 'arrow'"),
+        ("q=%24%24", "q: nothing to search for"),
+        ("min_rank=1.5", "min_rank: not an integer"),
+        ("min_rank=9223372036854775808", "min_rank: not an integer"),
+        ("from=2026-11-02T00:00Z&to=2026-11-01", "from is after to"),
+        (
+            "symbl=btc",
+            "unknown parameter symbl; allowed: as_of, cells, coin_id, count, cursor, fields",
+        ),
         ("first_day=2026-11-01", "unknown parameter first_day"),
         ("cursor=", "cursor: not a cursor"),
         ("cursor=abc", "cursor: not a cursor"),
         ("cursor=%F0%9F%9A%80", "cursor: not a cursor"),
-        (f"cursor={token(['2026-11-01'])}", "cursor: not a cursor"),
-        (f"cursor={token(['2026-11-01', 1])}", "cursor: not a cursor"),
-        (f"cursor={token([20261101, 'bitcoin'])}", "cursor: not a cursor"),
-        (f"cursor={token(['2026-11-01', 'a' + chr(0)])}", "cursor: not a cursor"),
+        (f"cursor={token(['-day', '2026-11-01'])}", "cursor: not a cursor"),
+        (f"cursor={token(['-day', '2026-11-01', 1])}", "cursor: not a cursor"),
+        (f"cursor={token(['-day', 20261101, 'bitcoin'])}", "cursor: not a cursor"),
+        (f"cursor={token(['-day', '2026-11-01', 'a' + chr(0)])}", "cursor: not a cursor"),
         (f"cursor={token({'day': 1, 'coin_id': 2})}", "cursor: not a cursor"),
-        (f"cursor={token(['2026-11-01', 'bitcoin'])}%3D%3D", "cursor: not a cursor"),
+        (f"cursor={token(['-day', '2026-11-01', 'bitcoin'])}%3D%3D", "cursor: not a cursor"),
     ],
 )
 def test_wrong_parameters_are_told(bare_service: httpx.Client, query: str, told: str) -> None:
@@ -211,5 +292,5 @@ def test_injection_finds_nothing(service: httpx.Client, engine: sa.Engine, param
         "} UNION SELECT usename FROM pg_user --",
     ):
         assert rows_of(service, **{parameter: attempt}) == []
-        assert rows_of(service, cursor=token(["2026-10-01", attempt])) == []
+        assert rows_of(service, cursor=token(["-day", "2026-10-01", attempt])) == []
     assert len(rows_of(service)) == 1

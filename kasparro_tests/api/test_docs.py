@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from kasparro_api.schemas import UnifiedRow
+from kasparro_api.schemas import CoinRow, ObservationRow, Page, RunRow, SourceRow, UnifiedRow
 
 
 @pytest.fixture(scope="module")
@@ -29,32 +29,43 @@ def test_documentation_page_needs_no_other_host(bare_service: httpx.Client) -> N
 
 def test_every_parameter_of_data_is_documented_as_it_is(document: dict[str, Any]) -> None:
     parameters = {told["name"]: told for told in document["paths"]["/data"]["get"]["parameters"]}
-    assert set(parameters) == {
-        "limit", "cursor", "symbol", "coin_id", "source", "from", "to", "min_price", "max_price", "as_of"
-    }  # fmt: skip
-    assert parameters["limit"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
-    assert parameters["from"]["schema"] == {"type": "string", "format": "date"}
-    assert parameters["as_of"]["schema"]["format"] == "date-time"
+    assert set(parameters) >= {
+        *("limit", "cursor", "sort", "fields", "count", "format", "symbol", "coin_id", "source", "flags", "q"),
+        *("from", "to", "min_price", "max_price", "min_market_cap", "max_rank", "as_of"),
+    }
+    assert parameters["limit"]["schema"] == {"type": "integer", "minimum": 1}
+    assert parameters["sort"]["schema"]["enum"] == ["-day", "day", "coin_id", "-coin_id"]
     assert parameters["min_price"]["schema"] == {"type": "string"}
-    assert parameters["symbol"]["schema"]["type"] == "string"
     assert all(told["description"] and not told["required"] for told in parameters.values())
+
+
+def test_every_operation_is_documented_with_an_example(document: dict[str, Any]) -> None:
+    for path, operations in document["paths"].items():
+        (told,) = operations.values()
+        assert told["summary"], path
+        assert told["description"], path
+        good = told["responses"]["200"]["content"]
+        assert "example" in str(good) or "$ref" in str(good), path
+        for parameter in told.get("parameters", []):
+            assert parameter["in"] in ("query", "path")
+        assert all(answer["description"] for answer in told["responses"].values())
+        assert len({one["name"] for one in told.get("parameters", [])}) == len(told.get("parameters", []))
 
 
 @pytest.mark.parametrize(
     ("path", "statuses"),
     [
-        ("/data", {"200", "422", "503"}),
+        ("/data", {"200", "304", "401", "403", "422", "429", "503"}),
+        ("/coins/{coin_id}/history", {"200", "304", "401", "403", "404", "422", "429", "503"}),
+        ("/identity/review", {"200", "304", "401", "403", "422", "429", "503"}),
+        ("/data/{coin_id}/{day}/lineage", {"200", "401", "403", "404", "422", "429", "503"}),
+        ("/payloads/{sha256}", {"200", "401", "403", "404", "422", "429", "503"}),
         ("/health", {"200", "503"}),
-        ("/stats", {"200", "503"}),
-        ("/identity/review", {"200", "422", "503"}),
-        ("/data/{coin_id}/{day}/lineage", {"200", "404", "422", "503"}),
-        ("/payloads/{sha256}", {"200", "404", "422", "503"}),
+        ("/stats", {"200", "401", "403", "429", "503"}),
     ],
 )
 def test_every_status_is_documented(document: dict[str, Any], path: str, statuses: set[str]) -> None:
-    responses = document["paths"][path]["get"]["responses"]
-    assert set(responses) == statuses
-    assert all(answer["content"] and answer["description"] for answer in responses.values())
+    assert set(document["paths"][path]["get"]["responses"]) == statuses
 
 
 def test_decimals_are_documented_as_strings(document: dict[str, Any]) -> None:
@@ -63,9 +74,8 @@ def test_decimals_are_documented_as_strings(document: dict[str, Any]) -> None:
     assert "decimal" in document["paths"]["/data"]["get"]["description"]
 
 
-def test_the_examples_are_rows_as_documented(document: dict[str, Any]) -> None:
-    properties = document["components"]["schemas"]["UnifiedRow"]["properties"]
-    told = {name: schema["examples"][0] for name, schema in properties.items() if "examples" in schema}
-    absent = {name: None for name in properties if name.endswith(("_usd", "_supply"))}
-    times = {"observed_at": "2026-11-01T12:00:00Z", "updated_at": "2026-11-01T12:00:01.5Z"}
-    UnifiedRow.model_validate({**absent, **times, **told})
+@pytest.mark.parametrize("path", ["/data", "/latest", "/coins", "/coins/{coin_id}/observations", "/sources", "/runs"])
+def test_the_examples_are_answers_as_documented(document: dict[str, Any], path: str) -> None:
+    pages = {"/coins": CoinRow, "/sources": SourceRow, "/runs": RunRow, "/coins/{coin_id}/observations": ObservationRow}
+    told = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["example"]
+    Page[pages.get(path, UnifiedRow)].model_validate(told)

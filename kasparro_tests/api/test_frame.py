@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 
@@ -10,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from fastapi import Request
 
+from kasparro_api.logs import JsonLines
 from kasparro_api.problems import Problem
 from kasparro_tests.api.serving import app_on, served, within
 
@@ -49,7 +51,7 @@ def test_errors_are_problems(bare_service: httpx.Client, method: str, path: str,
 
 
 def test_405_tells_what_is_allowed(bare_service: httpx.Client) -> None:
-    assert bare_service.delete("/health").headers["allow"] == "GET"
+    assert bare_service.delete("/health/live").headers["allow"] == "GET, HEAD, OPTIONS"
 
 
 def test_a_defect_is_told_in_the_log_and_not_to_the_client(database: sa.URL, caplog: pytest.LogCaptureFixture) -> None:
@@ -81,6 +83,14 @@ def test_one_log_line_a_request(bare_service: httpx.Client, caplog: pytest.LogCa
     assert within(5, lambda: bool(caplog.records))  # it is written after the answer is out
     (line,) = [record.getMessage() for record in caplog.records]
     assert re.fullmatch(r"method=GET path=/nowhere%0Astatus=200 status=404 latency_ms=\d+\.\d request_id=r-2", line)
+
+
+def test_log_lines_may_be_json() -> None:
+    fields = {"status": 200, "request_id": "r-3"}
+    record = logging.makeLogRecord({"msg": "a %s", "args": ("b",), "name": "x", "levelname": "INFO", "fields": fields})
+    told = json.loads(JsonLines().format(record))
+    assert told.pop("time").endswith("+00:00")
+    assert told == {"level": "INFO", "logger": "x", "message": "a b", "status": 200, "request_id": "r-3"}
 
 
 def test_sessions_are_read_only_in_utc_and_limited(database: sa.URL) -> None:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from kasparro_api.identity import ReviewPage
+from kasparro_api.schemas import Page, ReviewRow
 from kasparro_pipeline.warehouse.tables import identity_review
 from kasparro_tests.api.rows import insert
 from kasparro_tests.api.test_data import token
@@ -31,7 +31,7 @@ def walk(service: httpx.Client, **parameters: Any) -> list[str]:
     while True:
         answer = service.get("/identity/review", params=parameters)
         assert answer.status_code == 200, answer.text
-        page = ReviewPage.model_validate(answer.json())
+        page = Page[ReviewRow].model_validate(answer.json())
         assert page.metadata.count == len(page.data) <= page.metadata.limit
         ids += [told.source_coin_id for told in page.data]
         if page.metadata.next_cursor is None:
@@ -71,10 +71,10 @@ def test_filters(service: httpx.Client, engine: sa.Engine) -> None:
         {"page": 2},
         {"source": "a,,b"},
         {"cursor": "!"},
-        {"cursor": token(["NaN", 1])},
-        {"cursor": token(["0.5", 2**63])},
-        {"cursor": token(["0.5", True])},
-        {"cursor": token(["0.5; DROP", 1])},
+        {"cursor": token(["-confidence", "NaN", "1"])},
+        {"cursor": token(["-confidence", "0.5", str(2**63)])},
+        {"cursor": token(["-confidence", "0.5", True])},
+        {"cursor": token(["-confidence", "0.5; DROP", "1"])},
     ],
 )
 def test_what_cannot_be_asked_is_told(bare_service: httpx.Client, parameters: dict[str, Any]) -> None:

@@ -122,7 +122,7 @@ def test_a_payload_is_given_byte_for_byte(
     service: httpx.Client, engine: sa.Engine, body: bytes, media_type: str, ending: str
 ) -> None:
     sha256 = keep(engine, "coingecko", body)
-    answer = service.get(f"/payloads/{sha256}")
+    answer = service.get(f"/payloads/{sha256}", headers={"Accept-Encoding": "identity"})
     assert answer.status_code == 200
     assert answer.content == body
     assert answer.headers["content-type"] == media_type
@@ -164,8 +164,8 @@ def test_as_of_before_the_kept_history_is_refused(service: httpx.Client, engine:
     assert service.get("/data", params={"as_of": "2026-11-20T00:00:00Z"}).status_code == 200
 
 
-@pytest.mark.parametrize("as_of", ["yesterday", "2026-11-01", "2026-11-01T00:00:00", ""])
-def test_as_of_needs_a_time_with_a_zone(bare_service: httpx.Client, as_of: str) -> None:
+@pytest.mark.parametrize("as_of", ["yesterday", "2026-11-01", ""])
+def test_as_of_needs_a_time(bare_service: httpx.Client, as_of: str) -> None:
     answer = bare_service.get("/data", params={"as_of": as_of})
     assert answer.status_code == 422
-    assert "write 2026-11-01T00:00:00Z" in answer.json()["detail"]
+    assert "as_of: not a time: write YYYY-MM-DDTHH:MM:SSZ" in answer.json()["detail"]

@@ -1,7 +1,13 @@
-"""Requests a second of `GET /data`, as ratios to a bare FastAPI endpoint: ``python -m kasparro_tests.bench.reads``.
+"""The API measured against bare parts, in one run: ``python -m kasparro_tests.bench.reads``.
 
-Both run as one process under the same uvicorn (uvloop, httptools) and are asked in turns over keep-alive connections,
-so that a noisy machine harms them alike. The bare endpoint returns a constant body as large as a page of 100 rows.
+Everything is asked in turns, so that a noisy machine harms all alike; ratios mean something, absolute numbers little.
+
+- Pages and 304s, over keep-alive connections, against a bare FastAPI endpoint under the same uvicorn (uvloop,
+  httptools) that returns a constant body as large as a page of 100 rows, and against an ORM + OFFSET + COUNT endpoint
+  over the same table.
+- CSV exports of the whole table against psql's COPY of the same query and of the plain table, and the memory of the
+  process that serves them.
+
 The rows are generated into a database of their own, on DATABASE_URL's server or the embedded one.
 """
 
@@ -16,23 +22,31 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import date, timedelta
+from pathlib import Path
 
 import httpx
+import psutil
 import sqlalchemy as sa
 from fastapi import FastAPI, Response
+from fastapi.encoders import jsonable_encoder
+from sqlalchemy.orm import DeclarativeBase, Session
 
-from kasparro_api.cursor import Cursor
+from kasparro_api import cursor, listing_sql, listings
+from kasparro_api.listing_query import query_model
 from kasparro_pipeline.settings import Settings
+from kasparro_pipeline.warehouse import binaries
 from kasparro_pipeline.warehouse.database import create_engine, ensure_database
 from kasparro_pipeline.warehouse.migrate import migrate
+from kasparro_pipeline.warehouse.tables import unified_assets
 
 COINS = 500
 NEWEST = date(2026, 11, 1)
 CONNECTIONS = 16
-TARGET = 0.20
 
 _GENERATE = """
 INSERT INTO kasparro.unified_assets (
@@ -47,6 +61,16 @@ FROM generate_series(0, :days - 1) age, generate_series(1, :coins) coin
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is asked again and again, and the least ratio to what that is wanted."""
+
+    url: str
+    goal: float = 0
+    to: str = "bare"
+    etag: str = ""
+
+
 def bare() -> FastAPI:
     """The least a FastAPI service can do: a constant body."""
     app = FastAPI()
@@ -59,6 +83,32 @@ def bare() -> FastAPI:
     return app
 
 
+def orm() -> FastAPI:
+    """What most services do: objects, OFFSET, and a COUNT for the number of pages."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Unified(Base):
+        __table__ = unified_assets
+
+    app = FastAPI()
+    engine = create_engine(sa.make_url(os.environ["DATABASE_URL"]))
+
+    @app.get("/data")
+    def page(offset: int = 0) -> object:
+        with Session(engine) as session:
+            rows = session.scalars(
+                sa.select(Unified).order_by(Unified.day.desc(), Unified.coin_id).offset(offset).limit(100)
+            )
+            names = [column.name for column in unified_assets.columns]
+            data = [{name: getattr(row, name) for name in names} for row in rows]
+            total = session.scalar(sa.select(sa.func.count()).select_from(Unified))
+        return jsonable_encoder({"metadata": {"total": total}, "data": data}, custom_encoder={})
+
+    return app
+
+
 def main() -> None:
     """Measure and print."""
     options = argparse.ArgumentParser(description=__doc__)
@@ -67,39 +117,103 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=3)
     arguments = options.parse_args()
     with _generated(arguments.rows // COINS) as url, ExitStack() as servers:
-        service = servers.enter_context(_service(url))
-        body = httpx.get(f"{service}/data").content
-        targets = {"bare": f"{servers.enter_context(_bare(len(body)))}/data", **_pages(service, arguments.rows)}
+        service, process = servers.enter_context(_service(url))
+        first = httpx.get(f"{service}/data")
+        constant = servers.enter_context(_bare(len(first.content)))
+        old = servers.enter_context(_orm(url))
+        targets = {
+            "bare": Target(f"{constant}/data"),
+            "ORM": Target(f"{old}/data"),
+            **_pages(service, arguments.rows, first.headers["etag"]),
+        }
         rates = _measure(targets, arguments.rounds, arguments.seconds)
-    _print(rates, len(body))
+        _print_rates(targets, rates, len(first.content))
+        _print_exports(_exports(service, url, arguments.rounds), process)
 
 
-def _pages(service: str, rows: int) -> dict[str, str]:
-    deep = Cursor(NEWEST - timedelta(days=rows // COINS // 2), "generated-coin-0250").encode()
+def _pages(service: str, rows: int, etag: str) -> dict[str, Target]:
+    day = NEWEST - timedelta(days=min(1000, rows // COINS // 2))  # 1,000 days of 500 coins are 5,000 pages
+    deep = cursor.encode("-day", [day.isoformat(), "generated-coin-0100"])
     return {
-        "first page": f"{service}/data",
-        "deep page": f"{service}/data?cursor={deep}",
-        "coin and days": f"{service}/data?coin_id=generated-coin-0007&from=2026-01-01&to=2026-04-10",
-        "symbol": f"{service}/data?symbol=G7",
+        "first page": Target(f"{service}/data", 0.20),
+        "first/ORM": Target(f"{service}/data", 10, "ORM"),
+        "coin and days": Target(f"{service}/data?coin_id=generated-coin-0007&from=2026-01-01&to=2026-04-10", 0.20),
+        "symbol": Target(f"{service}/data?symbol=G7", 0.20),
+        "5,000th page": Target(f"{service}/data?cursor={deep}", 0.9, "first page"),
+        "304": Target(f"{service}/data", 0.5, etag=etag),
     }
 
 
-def _measure(targets: dict[str, str], rounds: int, seconds: int) -> dict[str, list[float]]:
+def _measure(targets: dict[str, Target], rounds: int, seconds: int) -> dict[str, list[float]]:
     rates: dict[str, list[float]] = {name: [] for name in targets}
-    for url in targets.values():
-        _requests_per_second(url, 1)
+    for target in targets.values():
+        _requests_per_second(target, 1)
     for _ in range(rounds):
-        for name, url in targets.items():
-            rates[name].append(_requests_per_second(url, seconds))
+        for name, target in targets.items():
+            rates[name].append(_requests_per_second(target, seconds))
     return rates
 
 
-def _print(rates: dict[str, list[float]], size: int) -> None:
+def _print_rates(targets: dict[str, Target], rates: dict[str, list[float]], size: int) -> None:
     print(f"GET /data, 100 rows, {size} bytes, {CONNECTIONS} connections")  # noqa: T201
     for name, found in rates.items():
-        ratio = statistics.median(rate / bare for rate, bare in zip(found, rates["bare"], strict=True))
-        goal = "" if name == "bare" else f"  (goal {TARGET:.2f})"
-        print(f"{name:14} {statistics.median(found):8.0f} requests/s   {ratio:.3f} of bare{goal}")  # noqa: T201
+        target = targets[name]
+        ratio = statistics.median(a / b for a, b in zip(found, rates[target.to], strict=True))
+        goal = f"  (goal {target.goal:g})" if target.goal else ""
+        print(f"{name:14} {statistics.median(found):8.0f} requests/s   {ratio:.3f} of {target.to}{goal}")  # noqa: T201
+
+
+# -- exports ------------------------------------------------------------------------------------------------------
+
+
+def _exports(service: str, url: sa.URL, rounds: int) -> dict[str, list[float]]:
+    query = query_model(listings.DATA).model_validate({"format": "csv"})
+    same, _ = listing_sql.export(query, {}, listing_sql.as_guarded_cell, 10**9)
+    ways: dict[str, Callable[[], None]] = {
+        "psql, table": lambda: _psql(url, "TABLE kasparro.unified_assets"),
+        "psql, query": lambda: _psql(url, same),
+        "GET csv": lambda: _drain(f"{service}/data?format=csv"),
+        "GET ndjson": lambda: _drain(f"{service}/data?format=ndjson"),
+    }
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for _ in range(rounds):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def _psql(url: sa.URL, query: str) -> None:
+    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    program = binaries.find_binaries(Settings().postgres_bin).folder / "psql"
+    copy = f"COPY ({query}) TO STDOUT (FORMAT csv, HEADER)"
+    with Path(os.devnull).open("wb") as nowhere:
+        subprocess.run([program, plain, "-q", "-c", copy], stdout=nowhere, check=True)
+
+
+def _drain(url: str) -> None:
+    with Path(os.devnull).open("wb") as nowhere:
+        subprocess.run(["curl", "-sSf", url], stdout=nowhere, check=True)
+
+
+def _print_exports(seconds: dict[str, list[float]], process: psutil.Process) -> None:
+    for name, found in seconds.items():
+        ratios = [
+            statistics.median(a / b for a, b in zip(found, seconds[to], strict=True))
+            for to in ("psql, query", "psql, table")
+        ]
+        goal = "  (goal 1.2 of the query or less)" if name == "GET csv" else ""
+        print(  # noqa: T201
+            f"{name:14} {statistics.median(found):8.2f} s   {ratios[0]:.2f} of psql's query, "
+            f"{ratios[1]:.2f} of its table{goal}"
+        )
+    peak = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
+    told = f"{int(peak[1]) / 1024:.0f} MB" if peak else "unknown here"
+    print(f"memory of the service at its greatest: {told}  (goal 150 MB or less)")  # noqa: T201
+
+
+# -- databases and servers ----------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -127,30 +241,42 @@ def _generated(days: int) -> Iterator[sa.URL]:
 
 
 @contextmanager
-def _service(url: sa.URL) -> Iterator[str]:
+def _service(url: sa.URL) -> Iterator[tuple[str, psutil.Process]]:
     port = _free_port()
     environment = {"DATABASE_URL": url.render_as_string(hide_password=False), "KASPARRO_API_PORT": str(port)}
-    with _served([sys.executable, "-m", "kasparro_api"], port, environment) as base:
-        yield base
+    with _served([sys.executable, "-m", "kasparro_api"], port, environment) as served:
+        yield served
 
 
 @contextmanager
 def _bare(size: int) -> Iterator[str]:
-    port = _free_port()
-    command = [sys.executable, "-m", "uvicorn", "kasparro_tests.bench.reads:bare", "--factory"]
-    with _served([*command, "--no-access-log", "--port", str(port)], port, {"BARE_BODY_BYTES": str(size)}) as base:
+    with _uvicorn("bare", {"BARE_BODY_BYTES": str(size)}) as base:
         yield base
 
 
 @contextmanager
-def _served(command: list[str], port: int, environment: dict[str, str]) -> Iterator[str]:
+def _orm(url: sa.URL) -> Iterator[str]:
+    with _uvicorn("orm", {"DATABASE_URL": url.render_as_string(hide_password=False)}) as base:
+        yield base
+
+
+@contextmanager
+def _uvicorn(factory: str, environment: dict[str, str]) -> Iterator[str]:
+    port = _free_port()
+    command = [sys.executable, "-m", "uvicorn", f"kasparro_tests.bench.reads:{factory}", "--factory"]
+    with _served([*command, "--no-access-log", "--port", str(port)], port, environment) as (base, _):
+        yield base
+
+
+@contextmanager
+def _served(command: list[str], port: int, environment: dict[str, str]) -> Iterator[tuple[str, psutil.Process]]:
     server = subprocess.Popen(
         command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     base = f"http://127.0.0.1:{port}"
     try:
         _wait(f"{base}/data", server)
-        yield base
+        yield base, psutil.Process(server.pid)
     finally:
         server.terminate()
         server.wait()
@@ -161,7 +287,7 @@ def _wait(url: str, server: subprocess.Popen[bytes]) -> None:
         if server.poll() is not None:
             raise SystemExit(f"error: {url} ended with {server.returncode}")
         try:
-            httpx.get(url).raise_for_status()
+            httpx.get(url, timeout=30).raise_for_status()
         except httpx.HTTPError:
             time.sleep(0.1)
         else:
@@ -169,15 +295,16 @@ def _wait(url: str, server: subprocess.Popen[bytes]) -> None:
     raise SystemExit(f"error: {url} does not answer")
 
 
-def _requests_per_second(url: str, seconds: int) -> float:
+def _requests_per_second(target: Target, seconds: int) -> float:
+    header = ["--header", f"If-None-Match: {target.etag}"] if target.etag else []
     if wrk := shutil.which("wrk"):
-        command = [wrk, "--threads", "1", "--connections", str(CONNECTIONS), "--duration", f"{seconds}s", url]
-        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        options = [*header, "--threads", "1", "--connections", str(CONNECTIONS), "--duration", f"{seconds}s"]
+        told = subprocess.run([wrk, *options, target.url], check=True, capture_output=True, text=True).stdout
         if "Non-2xx" in told or (rate := re.search(r"Requests/sec:\s+([\d.]+)", told)) is None:
-            raise SystemExit(f"error: {url} did not answer every request: {told}")
+            raise SystemExit(f"error: {target.url} did not answer every request: {told}")
         return float(rate[1])
-    client = [sys.executable, "-m", "kasparro_tests.bench.client", url, str(CONNECTIONS), str(seconds)]
-    return float(subprocess.check_output(client))
+    client = [sys.executable, "-m", "kasparro_tests.bench.client", target.url, str(CONNECTIONS), str(seconds)]
+    return float(subprocess.check_output([*client, *([target.etag] if target.etag else [])]))
 
 
 def _free_port() -> int:

@@ -1,4 +1,4 @@
-"""The commands of ``kasparro identity``."""
+"""``kasparro identity``: who is who, and what a person says of it."""
 
 from __future__ import annotations
 
