@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from kasparro_api import gate
-from kasparro_pipeline import keys as keys_command
+from kasparro_pipeline.cli import keys as keys_command
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.warehouse.keys import KeyRing, create_key, given_keys, list_keys, revoke_key, rotate_key
 from kasparro_pipeline.warehouse.tables import api_key, unified_assets
