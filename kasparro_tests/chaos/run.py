@@ -1,0 +1,253 @@
+"""The disturbed run, the undisturbed one over the same moments, and what differs.
+
+At each moment the vendors say something new, and files change. The disturbed run is killed there a few times, at drawn
+times, before it may finish; now and then the database's server is killed instead, and started again under the load.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import sqlalchemy as sa
+
+from kasparro_pipeline.simulator.coins import listed
+from kasparro_pipeline.warehouse.database import create_engine
+from kasparro_pipeline.warehouse.embedded import EmbeddedPostgres
+from kasparro_tests.chaos.compare import TABLES, differences, over_asked, rows, unaccounted
+from kasparro_tests.chaos.drops import write_drops
+from kasparro_tests.chaos.vendor import FaultyVendors
+from kasparro_tests.test_load import running
+
+FIRST = datetime(2026, 11, 2, 8, tzinfo=UTC)
+STEP = timedelta(minutes=97)
+KILLS_A_MOMENT = 4
+KILLS_A_RESTART = 12
+FAULTY = 0.2
+HANGS_AFTER = 180.0
+TRIES = 5
+SHOWN = 20
+PAGE = 20
+
+
+class ChaosError(Exception):
+    """Something that must not happen, in one line."""
+
+
+def main() -> None:
+    """Run, print, and exit with 1 where anything differs."""
+    options = argparse.ArgumentParser(description=__doc__, prog="python -m kasparro_tests.chaos")
+    options.add_argument("--kills", type=int, default=50)
+    options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--keep", action="store_true", help="keep the folder with logs when all is well, too")
+    arguments = options.parse_args()
+    for name in [name for name in os.environ if name.startswith("KASPARRO_") or name == "DATABASE_URL"]:
+        if name != "KASPARRO_POSTGRES_BIN":
+            del os.environ[name]
+    folder = Path(tempfile.mkdtemp(prefix="kasparro-chaos-"))
+    folder.chmod(0o755)  # started as root, the server is another user
+    chaos = Chaos(folder, arguments.kills, arguments.seed)
+    try:
+        wrong = chaos.run()
+    except ChaosError as error:
+        wrong = [str(error)]
+    finally:
+        chaos.server.remove()
+    for line in islice(wrong, SHOWN):
+        say(line)
+    if len(wrong) > SHOWN:
+        say(f"and {len(wrong) - SHOWN} more")
+    if wrong:
+        say(f"FAILED with --kills {arguments.kills} --seed {arguments.seed}; logs: {folder}")
+        sys.exit(1)
+    if not arguments.keep:
+        shutil.rmtree(folder)
+
+
+def say(line: str) -> None:
+    """Print at once."""
+    print(line, flush=True)  # noqa: T201
+
+
+@dataclass
+class Side:
+    """A database, a home and a drop folder of its own, and loads into it."""
+
+    name: str
+    folder: Path
+    server: EmbeddedPostgres
+    port: int
+    loads: int = 0
+
+    def __post_init__(self) -> None:
+        (self.folder / self.name / "drops").mkdir(parents=True)
+
+    @property
+    def engine(self) -> sa.Engine:
+        return create_engine(self.server.url.set(database=self.name))
+
+    @property
+    def drops(self) -> Path:
+        return self.folder / self.name / "drops"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.name}.log"
+
+    def start(self) -> multiprocessing.process.BaseProcess:
+        """Start a load."""
+        from kasparro_tests.chaos.loading import load  # noqa: PLC0415 - Dagster is the forking process's matter
+
+        self.loads += 1
+        environment = {
+            "DATABASE_URL": self.server.url.set(database=self.name).render_as_string(hide_password=False),
+            "KASPARRO_HOME": str(self.folder / self.name / "home"),
+            "KASPARRO_DROP_DIR": str(self.drops),
+            "KASPARRO_SIMULATOR_PORT": str(self.port),
+            "KASPARRO_SIMULATOR_RATE_PER_MINUTE": "1000000",
+        }
+        process = multiprocessing.get_context("forkserver").Process(target=load, args=(environment, self.log))
+        process.start()
+        return process
+
+    def finish(self) -> None:
+        """Load until it succeeds; most often the first does."""
+        for _ in range(TRIES):
+            process = self.start()
+            ended(process)
+            if process.exitcode == 0:
+                return
+        raise ChaosError(f"{TRIES} loads in a row failed without being disturbed; the last: {self.last_words()}")
+
+    def last_words(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return lines[-1] if lines else "nothing"
+
+
+def ended(process: multiprocessing.process.BaseProcess) -> None:
+    """Wait for it."""
+    process.join(HANGS_AFTER)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        raise ChaosError(f"a load did not end within {HANGS_AFTER:g} s")
+
+
+@dataclass
+class Chaos:
+    """One run of the harness."""
+
+    folder: Path
+    wanted: int
+    seed: int
+    kills: int = 0
+    restarts: int = 0
+    failed: int = 0
+    """Loads that ended with an error by themselves, under a killed server or for faults beyond all tries."""
+    moments: int = 0
+    seconds: float = 3.0
+    """How long a load takes if it is let, by the last ones."""
+    where: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.server = EmbeddedPostgres(self.folder / "server")
+        self.vendors = FaultyVendors(FIRST, random.Random(f"faults {self.seed}"), FAULTY)
+
+    def run(self) -> list[str]:
+        """All of it; what is wrong at the end."""
+        multiprocessing.get_context("forkserver").set_forkserver_preload(["kasparro_tests.chaos.loading"])
+        self.server.start()
+        for name in ("chaotic", "calm"):
+            with create_engine(self.server.url).execution_options(isolation_level="AUTOCOMMIT").connect() as admin:
+                admin.exec_driver_sql(f"CREATE DATABASE {name}")
+        with running(self.vendors) as url:
+            chaotic, calm = (Side(n, self.folder, self.server, urlsplit(url).port or 0) for n in ("chaotic", "calm"))
+            started = time.monotonic()
+            while self.kills < self.wanted:
+                self._step(chaotic, self.moments)
+                self._disturb(chaotic)
+                chaotic.finish()
+                self.moments += 1
+                self._progress(started)
+            requests = self.vendors.answered.total() + self.vendors.faults.total()
+            faults, answered = self.vendors.faults.total(), dict(self.vendors.answered)
+            self.vendors.share = 0.0
+            say(f"the same {self.moments} moments, undisturbed")
+            for moment in range(self.moments):
+                self._step(calm, moment)
+                calm.finish()
+        pages = {"coingecko": len(listed("coingecko")) // PAGE + 1, "coinpaprika": 1}
+        disturbed = self.kills + self.restarts
+        wrong = [
+            *differences(calm.engine, chaotic.engine),
+            *unaccounted(chaotic.engine),
+            *over_asked(chaotic.engine, answered, pages, disturbed),
+        ]
+        compared = {table.name: rows(calm.engine, table).total() for table in TABLES}
+        say(
+            f"{'differences' if wrong else 'equal'}: {self.kills} kills, {self.restarts} server restarts, "
+            f"{chaotic.loads} loads ({self.failed} ended by an error) over {self.moments} moments, "
+            f"{requests} requests ({faults} answered by faults), {sum(compared.values())} rows compared: "
+            f"{', '.join(f'{name} {count}' for name, count in compared.items())}"
+        )
+        return wrong
+
+    def _step(self, side: Side, moment: int) -> None:
+        self.vendors.now = FIRST + moment * STEP
+        write_drops(side.drops, moment, self.vendors.now.date())
+
+    def _disturb(self, side: Side) -> None:
+        """Kill some loads at this moment, or the server under them."""
+        for _ in range(self.random.randint(1, KILLS_A_MOMENT)):
+            if self.kills == self.wanted:
+                return
+            restarts = self.random.random() < 1 / KILLS_A_RESTART
+            pause = self.random.random()
+            began = time.monotonic()
+            process = side.start()
+            process.join(pause * self.seconds)
+            if process.exitcode is not None:
+                self.seconds = 0.8 * self.seconds + 0.2 * (time.monotonic() - began)
+                self.failed += process.exitcode != 0
+                return
+            if restarts or (self.kills + 1 == self.wanted // 2 and not self.restarts):
+                self._restart()
+                ended(process)
+                self.failed += process.exitcode != 0
+            else:
+                process.kill()
+                process.join()
+                self.kills += 1
+
+    def _restart(self) -> None:
+        """Kill every process of the server, the first one first, and start it again."""
+        data = next((self.folder / "server").glob("postgres/data*/postmaster.pid"))
+        postmaster = psutil.Process(int(data.read_text().split("\n", 1)[0]))
+        for process in [postmaster, *postmaster.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGKILL)
+        self.server.start()
+        self.restarts += 1
+
+    def _progress(self, started: float) -> None:
+        say(
+            f"{self.kills}/{self.wanted} kills, {self.restarts} server restarts, {self.moments} moments, "
+            f"{self.vendors.answered.total() + self.vendors.faults.total()} requests, "
+            f"{time.monotonic() - started:.0f} s"
+        )
