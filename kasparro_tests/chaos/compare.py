@@ -64,7 +64,9 @@ def unaccounted(engine: sa.Engine) -> Iterator[str]:
             yield f"touched_day: {waiting} rows left"
 
 
-def over_asked(engine: sa.Engine, answered: Mapping[str, int], pages: Mapping[str, int], disturbed: int) -> Iterator[str]:
+def over_asked(
+    engine: sa.Engine, answered: Mapping[str, int], pages: Mapping[str, int], disturbed: int
+) -> Iterator[str]:
     """A line where a vendor was asked more often than pages and interruptions account for.
 
     Every answer is a delivery, but at most one for each interruption; and a sweep asks for no page twice.

@@ -6,6 +6,7 @@ files in small blocks, so that a load has many places to be killed in; and what 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -15,23 +16,26 @@ from pathlib import Path
 import stamina
 
 from kasparro_pipeline import definitions
-from kasparro_pipeline.components import ApiSource
-from kasparro_pipeline.load import Loader
+from kasparro_pipeline.components import ApiSource, CsvSource
+from kasparro_pipeline.load import UNIFY, Loader
 from kasparro_pipeline.settings import settings
 from kasparro_pipeline.sources.csv import blocks
 from kasparro_pipeline.stack import enter
+from kasparro_tests.chaos.vendor import PAGE
 
-PAGE = 20
 ATTEMPTS = 8
 
 _DEFINITIONS = definitions.defs()
 definitions.defs = lambda: _DEFINITIONS
-for _source in _DEFINITIONS.component_tree.get_all_components(ApiSource):
+_tree = _DEFINITIONS.component_tree
+for _source in _tree.get_all_components(ApiSource):
     if _source.paging is not None:
         _source.paging.size = PAGE
-blocks.MIN_BLOCK, blocks._CUTS_PER_BYTE = 8 * 1024, 2**32 // (8 * 1024)
-for _job in (*(source.source for source in _DEFINITIONS.component_tree.get_all_components(ApiSource)), "unify"):
+    _DEFINITIONS.resolve_job_def(_source.source)
+for _job in (*(files.name for files in _tree.get_all_components(CsvSource)), UNIFY):
     _DEFINITIONS.resolve_job_def(_job)
+blocks.MIN_BLOCK, blocks._CUTS_PER_BYTE = 8 * 1024, 2**32 // (8 * 1024)
+gc.freeze()
 
 
 def load(environment: Mapping[str, str], log: Path) -> None:
@@ -43,6 +47,6 @@ def load(environment: Mapping[str, str], log: Path) -> None:
     settings.cache_clear()
     stamina.set_testing(True, attempts=ATTEMPTS)
     enter(settings())
-    report = Loader().load()
+    report = Loader(lambda step: print(step, flush=True)).load()  # noqa: T201
     print(json.dumps(report.as_dict()), flush=True)  # noqa: T201
     sys.exit(report.failed)

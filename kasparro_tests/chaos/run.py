@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -26,23 +27,25 @@ from urllib.parse import urlsplit
 import psutil
 import sqlalchemy as sa
 
-from kasparro_pipeline.simulator.coins import listed
+from kasparro_pipeline.ports import holder
 from kasparro_pipeline.warehouse.database import create_engine
 from kasparro_pipeline.warehouse.embedded import EmbeddedPostgres
 from kasparro_tests.chaos.compare import TABLES, differences, over_asked, rows, unaccounted
 from kasparro_tests.chaos.drops import write_drops
-from kasparro_tests.chaos.vendor import FaultyVendors
+from kasparro_tests.chaos.vendor import PAGES, FaultyVendors
 from kasparro_tests.test_load import running
 
-FIRST = datetime(2026, 11, 2, 8, tzinfo=UTC)
+FIRST = datetime(2026, 10, 5, 8, tzinfo=UTC)
+FIRST_DAY = "2026-09-01"  # few partitions, which Dagster goes through again and again
 STEP = timedelta(minutes=97)
-KILLS_A_MOMENT = 4
+KILLS_A_MOMENT = 7
 KILLS_A_RESTART = 12
+OPTIONS = {"fsync": "off"}  # a killed server loses nothing that the operating system has; commits stay synchronous
 FAULTY = 0.2
 HANGS_AFTER = 180.0
 TRIES = 5
 SHOWN = 20
-PAGE = 20
+_START = "start"
 
 
 class ChaosError(Exception):
@@ -59,6 +62,7 @@ def main() -> None:
     for name in [name for name in os.environ if name.startswith("KASPARRO_") or name == "DATABASE_URL"]:
         if name != "KASPARRO_POSTGRES_BIN":
             del os.environ[name]
+    os.environ["KASPARRO_FIRST_DAY"] = FIRST_DAY
     folder = Path(tempfile.mkdtemp(prefix="kasparro-chaos-"))
     folder.chmod(0o755)  # started as root, the server is another user
     chaos = Chaos(folder, arguments.kills, arguments.seed)
@@ -114,6 +118,8 @@ class Side:
         from kasparro_tests.chaos.loading import load  # noqa: PLC0415 - Dagster is the forking process's matter
 
         self.loads += 1
+        with self.log.open("a") as log:
+            log.write(f"{_START}\n")
         environment = {
             "DATABASE_URL": self.server.url.set(database=self.name).render_as_string(hide_password=False),
             "KASPARRO_HOME": str(self.folder / self.name / "home"),
@@ -134,9 +140,18 @@ class Side:
                 return
         raise ChaosError(f"{TRIES} loads in a row failed without being disturbed; the last: {self.last_words()}")
 
+    def at(self) -> str:
+        """The job that the load is at."""
+        return self.last_words().split()[0]
+
     def last_words(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return lines[-1] if lines else "nothing"
+
+
+def in_words(counts: Mapping[str, int]) -> str:
+    """The counts with their names."""
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def ended(process: multiprocessing.process.BaseProcess) -> None:
@@ -163,10 +178,11 @@ class Chaos:
     seconds: float = 3.0
     """How long a load takes if it is let, by the last ones."""
     where: Counter[str] = field(default_factory=Counter)
+    """Kills by the job that was under way."""
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
-        self.server = EmbeddedPostgres(self.folder / "server")
+        self.server = EmbeddedPostgres(self.folder / "server", options=OPTIONS)
         self.vendors = FaultyVendors(FIRST, random.Random(f"faults {self.seed}"), FAULTY)
 
     def run(self) -> list[str]:
@@ -182,7 +198,9 @@ class Chaos:
             while self.kills < self.wanted:
                 self._step(chaotic, self.moments)
                 self._disturb(chaotic)
+                began = time.monotonic()
                 chaotic.finish()
+                self.seconds = (self.seconds + time.monotonic() - began) / 2
                 self.moments += 1
                 self._progress(started)
             requests = self.vendors.answered.total() + self.vendors.faults.total()
@@ -192,19 +210,18 @@ class Chaos:
             for moment in range(self.moments):
                 self._step(calm, moment)
                 calm.finish()
-        pages = {"coingecko": len(listed("coingecko")) // PAGE + 1, "coinpaprika": 1}
         disturbed = self.kills + self.restarts
         wrong = [
             *differences(calm.engine, chaotic.engine),
             *unaccounted(chaotic.engine),
-            *over_asked(chaotic.engine, answered, pages, disturbed),
+            *over_asked(chaotic.engine, answered, PAGES, disturbed),
         ]
         compared = {table.name: rows(calm.engine, table).total() for table in TABLES}
         say(
-            f"{'differences' if wrong else 'equal'}: {self.kills} kills, {self.restarts} server restarts, "
-            f"{chaotic.loads} loads ({self.failed} ended by an error) over {self.moments} moments, "
-            f"{requests} requests ({faults} answered by faults), {sum(compared.values())} rows compared: "
-            f"{', '.join(f'{name} {count}' for name, count in compared.items())}"
+            f"{'differences' if wrong else 'equal'}: {self.kills} kills ({in_words(self.where)}), "
+            f"{self.restarts} server restarts, {chaotic.loads} loads ({self.failed} ended by an error) "
+            f"over {self.moments} moments, {requests} requests ({faults} answered by faults), {sum(compared.values())} rows compared: "
+            f"{in_words(compared)}"
         )
         return wrong
 
@@ -219,11 +236,9 @@ class Chaos:
                 return
             restarts = self.random.random() < 1 / KILLS_A_RESTART
             pause = self.random.random()
-            began = time.monotonic()
             process = side.start()
             process.join(pause * self.seconds)
             if process.exitcode is not None:
-                self.seconds = 0.8 * self.seconds + 0.2 * (time.monotonic() - began)
                 self.failed += process.exitcode != 0
                 return
             if restarts or (self.kills + 1 == self.wanted // 2 and not self.restarts):
@@ -234,11 +249,13 @@ class Chaos:
                 process.kill()
                 process.join()
                 self.kills += 1
+                self.where[side.at()] += 1
 
     def _restart(self) -> None:
         """Kill every process of the server, the first one first, and start it again."""
-        data = next((self.folder / "server").glob("postgres/data*/postmaster.pid"))
-        postmaster = psutil.Process(int(data.read_text().split("\n", 1)[0]))
+        postmaster = holder(self.server.url.port or 0)
+        if postmaster is None:
+            raise ChaosError("the database's server has ended by itself")
         for process in [postmaster, *postmaster.children(recursive=True)]:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGKILL)

@@ -10,9 +10,14 @@ from random import Random
 from typing import Any
 
 from kasparro_pipeline.simulator.app import create_app
+from kasparro_pipeline.simulator.coins import listed
 
 FAULTS = ("429", "503", "reset", "truncated", "slow")
 SOURCES = {"/api/v3": "coingecko", "/v1": "coinpaprika"}
+PAGE = 40
+"""CoinGecko's records a page."""
+PAGES = {"coingecko": len(listed("coingecko")) // PAGE + 1, "coinpaprika": 1}
+"""That one sweep asks for; the last one has fewer records than `PAGE`, if none."""
 
 
 @dataclass
