@@ -55,7 +55,7 @@ def unaccounted(engine: sa.Engine) -> Iterator[str]:
     with engine.connect() as connection:
         for row in connection.execute(sa.select(delivery).where(adds_up.is_not(True))):
             yield f"delivery: the account does not add up: {row}"
-        inserted = connection.scalar(sa.select(sa.func.sum(delivery.c.inserted)))
+        inserted = connection.scalar(sa.select(sa.func.sum(delivery.c.inserted))) or 0
         there = connection.scalar(sa.select(sa.func.count()).select_from(observation))
         if inserted != there:
             yield f"observation: {there} rows, but {inserted} were inserted"

@@ -32,6 +32,7 @@ from kasparro_pipeline.warehouse.database import create_engine
 from kasparro_pipeline.warehouse.embedded import EmbeddedPostgres
 from kasparro_tests.chaos.compare import TABLES, differences, over_asked, rows, unaccounted
 from kasparro_tests.chaos.drops import write_drops
+from kasparro_tests.chaos.loading import load
 from kasparro_tests.chaos.vendor import PAGES, FaultyVendors
 from kasparro_tests.test_load import running
 
@@ -74,10 +75,11 @@ def main() -> None:
         chaos.server.remove()
     for line in islice(wrong, SHOWN):
         say(line)
-    if len(wrong) > SHOWN:
-        say(f"and {len(wrong) - SHOWN} more")
     if wrong:
-        say(f"FAILED with --kills {arguments.kills} --seed {arguments.seed}; logs: {folder}")
+        (folder / "differences").write_text("\n".join(wrong) + "\n")
+        say(
+            f"FAILED with --kills {arguments.kills} --seed {arguments.seed}: {len(wrong)} lines in {folder}/differences"
+        )
         sys.exit(1)
     if not arguments.keep:
         shutil.rmtree(folder)
@@ -115,8 +117,6 @@ class Side:
 
     def start(self) -> multiprocessing.process.BaseProcess:
         """Start a load."""
-        from kasparro_tests.chaos.loading import load  # noqa: PLC0415 - Dagster is the forking process's matter
-
         self.loads += 1
         with self.log.open("a") as log:
             log.write(f"{_START}\n")
@@ -210,18 +210,18 @@ class Chaos:
             for moment in range(self.moments):
                 self._step(calm, moment)
                 calm.finish()
-        disturbed = self.kills + self.restarts
+        ours, theirs = calm.engine, chaotic.engine
         wrong = [
-            *differences(calm.engine, chaotic.engine),
-            *unaccounted(chaotic.engine),
-            *over_asked(chaotic.engine, answered, PAGES, disturbed),
+            *differences(ours, theirs),
+            *unaccounted(theirs),
+            *over_asked(theirs, answered, PAGES, self.kills + self.restarts),
         ]
-        compared = {table.name: rows(calm.engine, table).total() for table in TABLES}
+        compared = {table.name: rows(ours, table).total() for table in TABLES}
         say(
             f"{'differences' if wrong else 'equal'}: {self.kills} kills ({in_words(self.where)}), "
             f"{self.restarts} server restarts, {chaotic.loads} loads ({self.failed} ended by an error) "
-            f"over {self.moments} moments, {requests} requests ({faults} answered by faults), {sum(compared.values())} rows compared: "
-            f"{in_words(compared)}"
+            f"over {self.moments} moments, {requests} requests ({faults} answered by faults), "
+            f"{sum(compared.values())} rows compared: {in_words(compared)}"
         )
         return wrong
 
@@ -235,7 +235,7 @@ class Chaos:
             if self.kills == self.wanted:
                 return
             restarts = self.random.random() < 1 / KILLS_A_RESTART
-            pause = self.random.random()
+            pause = self.random.uniform(0.02, 0.9)
             process = side.start()
             process.join(pause * self.seconds)
             if process.exitcode is not None:
