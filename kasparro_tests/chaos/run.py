@@ -47,6 +47,7 @@ HANGS_AFTER = 180.0
 TRIES = 5
 SHOWN = 20
 _START = "start"
+JOBS = {_START, "coingecko", "coinpaprika", "csv_drops", "unify"}
 
 
 class ChaosError(Exception):
@@ -142,11 +143,14 @@ class Side:
 
     def at(self) -> str:
         """The job that the load is at."""
-        return self.last_words().split()[0]
+        words = (line.partition(" ")[0] for line in reversed(self._lines()))
+        return next(word for word in words if word in JOBS)
 
     def last_words(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return lines[-1] if lines else "nothing"
+        return self._lines()[-1]
+
+    def _lines(self) -> list[str]:
+        return self.log.read_text(errors="replace").splitlines()
 
 
 def in_words(counts: Mapping[str, int]) -> str:
