@@ -128,7 +128,9 @@ class Side:
             "KASPARRO_SIMULATOR_PORT": str(self.port),
             "KASPARRO_SIMULATOR_RATE_PER_MINUTE": "1000000",
         }
-        process = multiprocessing.get_context("forkserver").Process(target=load, args=(environment, self.log))
+        process = multiprocessing.get_context("forkserver").Process(
+            target=load, args=(environment, self.log), daemon=True
+        )
         process.start()
         return process
 
@@ -179,7 +181,7 @@ class Chaos:
     failed: int = 0
     """Loads that ended with an error by themselves, under a killed server or for faults beyond all tries."""
     moments: int = 0
-    seconds: float = 3.0
+    seconds: float = 6.0
     """How long a load takes if it is let, by the last ones."""
     where: Counter[str] = field(default_factory=Counter)
     """Kills by the job that was under way."""
