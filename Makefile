@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs test test-real lint bench lock clean
+.PHONY: help up down status logs test test-real chaos lint bench lock clean
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
@@ -23,6 +23,9 @@ test: $(INSTALLED) ## Run the whole test suite
 
 test-real: $(INSTALLED) ## Run the tests on recorded vendor answers in KASPARRO_REALDATA
 	@$(BIN)/pytest -m realdata
+
+chaos: $(INSTALLED) ## Kill loads and the database KILLS times (500), and compare with undisturbed loads
+	@$(BIN)/python -m kasparro_tests.chaos --kills $(or $(KILLS),500) --seed $(or $(SEED),1)
 
 lint: $(INSTALLED) ## Check style, format and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

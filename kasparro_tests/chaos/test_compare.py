@@ -1,0 +1,36 @@
+"""What the harness finds, it has to be able to find."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from kasparro_pipeline.warehouse.database import create_engine
+from kasparro_pipeline.warehouse.tables import coin, source_coin, touched_day
+from kasparro_tests.chaos.compare import differences, over_asked, unaccounted
+from kasparro_tests.conftest import _new_database
+
+
+def test_a_row_that_differs_is_told_and_our_own_times_are_not(server, template, engine) -> None:
+    with _new_database(server, template.database) as url:
+        other = create_engine(url)
+        for number, one in enumerate((engine, other)):
+            with one.begin() as connection:
+                connection.execute(sa.insert(coin).values(coin_id="a", symbol="A"))
+                said = {"source": "s", "source_coin_id": "a", "symbol": f"A{number}"}
+                times = dict.fromkeys(("first_seen", "last_seen"), sa.func.to_timestamp(0))
+                connection.execute(sa.insert(source_coin).values(**said, **times))
+        found = list(differences(engine, other))
+        other.dispose()
+    assert [line.split(": ")[:2] for line in found] == [
+        ["source_coin", "only undisturbed"],
+        ["source_coin", "only after kills"],
+    ]
+
+
+def test_what_was_left_undone_and_asked_for_again_is_told(engine) -> None:
+    assert list(unaccounted(engine)) == []
+    with engine.begin() as connection:
+        connection.execute(sa.insert(touched_day).values(day=sa.func.current_date()))
+    assert list(unaccounted(engine)) == ["touched_day: 1 rows left"]
+    assert list(over_asked(engine, {"s": 3}, {"s": 1}, 3)) == []
+    assert list(over_asked(engine, {"s": 3}, {"s": 1}, 2)) == ["3 answers were asked for again, with 2 interruptions"]
