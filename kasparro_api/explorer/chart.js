@@ -7,7 +7,7 @@ const WIDE = { width: 800, height: 320, marks: 4 };
 const NARROW = { width: 340, height: 220, marks: 2 }; // so that letters keep their size on a phone
 const EDGE = { left: 74, right: 14, top: 12, bottom: 28 };
 const DOTS_UP_TO = 60;
-const GAP_DAYS = 7; // a longer silence is not drawn over
+const GAP_DAYS = 14; // a longer silence is not drawn over
 
 /** Points {day, value} as {x, y, day, value}; those without a value are left out. */
 export function points(rows, x, y) {
@@ -22,10 +22,10 @@ export function scale(low, high, from, to) {
   return (value) => from + ((value - low) / (high - low)) * (to - from);
 }
 
-/** Three to six round numbers within [low, high]. */
+/** Two to six round numbers within [low, high]. */
 export function ticks(low, high) {
   if (!(high > low)) return [low];
-  const raw = (high - low) / 4;
+  const raw = (high - low) / 5;
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map((times) => times * power).find((size) => size >= raw);
   const first = Math.ceil(low / step);
@@ -120,7 +120,7 @@ function axes(size, x, y, [first, last], [low, high]) {
 function short(value) {
   const size = Math.abs(value);
   if (size !== 0 && (size < 0.001 || size >= 1e9)) return value.toExponential(2);
-  return String(Number(value.toPrecision(6)));
+  return grouped(Number(value.toPrecision(6)));
 }
 
 function told(day, lines) {

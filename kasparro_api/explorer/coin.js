@@ -4,25 +4,26 @@ import { ask } from "./api.js";
 import { chart } from "./chart.js";
 import { el, grouped, table } from "./dom.js";
 
-const PERIODS = { 30: "30 days", 90: "90 days", 365: "a year" };
+const PERIODS = [[30, "30 days"], [90, "90 days"], [365, "a year"], [0, "all, by week"]];
 const PAGE = 1000; // rows, the API's most
 const PAGES = 5; // of observations; beyond them the oldest are not drawn, and the page says so
 const DAY = 86_400_000;
 
-/** What to show of the coin: nodes. `choose` is called with another period. */
+/** What to show of the coin: nodes, of its last `days` (0: all). `choose` is called with another period. */
 export async function coin(coinId, days, choose) {
   const at = `coins/${encodeURIComponent(coinId)}`;
   const told = (await ask(at)).data;
   const newest = told.latest?.day;
   const head = heading(told);
   if (!newest) return [...head, el("p", { class: "hint" }, "No source gave a price of it yet.")];
-  const from = new Date(Date.parse(newest) - (days - 1) * DAY).toISOString().slice(0, 10);
+  const since = days ? { from: new Date(Date.parse(newest) - (days - 1) * DAY).toISOString().slice(0, 10) } : {};
+  const interval = days ? "day" : "week";
   const [history, said] = await Promise.all([
-    ask(`${at}/history`, { from, sort: "day", limit: PAGE, fields: "day,price_usd,price_source,source_count,price_spread_pct,flags" }),
-    observations(at, from),
+    ask(`${at}/history`, { ...since, interval, limit: PAGE, fields: "day,price_usd,price_source,price_spread_pct,flags" }),
+    observations(at, since),
   ]);
   const series = [
-    { name: "unified", rows: history.data.map((row) => ({ day: row.day, value: row.price_usd })) },
+    { name: "unified", rows: [...history.data].reverse().map((row) => ({ day: row.day, value: row.price_usd })) },
     ...bySource(said.rows),
   ];
   return [
@@ -47,16 +48,16 @@ function heading(told) {
 }
 
 function periods(days, choose) {
-  const options = Object.entries(PERIODS).map(([count, name]) => el("option", { value: count, selected: Number(count) === days }, name));
+  const options = PERIODS.map(([count, name]) => el("option", { value: count, selected: count === days }, name));
   return el("p", {}, el("label", { for: "period" }, "Days shown: "),
     el("select", { id: "period", onchange: (event) => choose(Number(event.target.value)) }, ...options));
 }
 
-async function observations(at, from) {
+async function observations(at, since) {
   const rows = [];
   let cursor = null;
   for (let page = 0; page < PAGES; page += 1) {
-    const query = { from, limit: PAGE, fields: "source,observed_at,price_usd", ...(cursor ? { cursor } : {}) };
+    const query = { ...since, limit: PAGE, fields: "source,observed_at,price_usd", ...(cursor ? { cursor } : {}) };
     const answer = await ask(`${at}/observations`, query);
     rows.push(...answer.data);
     cursor = answer.metadata.next_cursor;
@@ -92,6 +93,6 @@ function figures(coinId, history, sources) {
     { title: "Flags", of: (row) => row.flags.join(", ") || "–" },
     ...said,
     { title: "Lineage", of: (row) => el("a", { href: `#/coin/${encodeURIComponent(coinId)}/${row.day}`, "aria-label": `Lineage of ${row.day}` }, "lineage") },
-  ], [...history].reverse());
+  ], history);
   return el("details", {}, el("summary", {}, "Figures as a table"), shown);
 }

@@ -222,7 +222,7 @@ def test_lines_break_at_a_long_silence_and_marks_are_round(bare_service: httpx.C
     }"""
     line, small, large, one, middle = page.evaluate(shapes)
     assert line == "M0.0 5.0L1.0 5.0M31.0 5.0"
-    assert small == pytest.approx([0.2, 0.4])
+    assert small == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
     assert large == [95_000, 100_000, 105_000]
     assert (one, middle) == ([5], 5)
 
