@@ -52,7 +52,7 @@ function verdicts(fields) {
     { title: "Field", of: ([field]) => field },
     ...sources.map((source) => ({
       title: source,
-      class: "number",
+      class: "figure",
       of: ([field, said]) => verdict(field, said.find((one) => one.source === source)),
     })),
   ], Object.entries(fields));

@@ -40,17 +40,17 @@ export async function oddities() {
   ]);
   const newest = quarantine.data[0];
   const changes = Object.entries(SEVERITIES).map(([severity, where], n) => (
-    tile(drift[n].metadata.total, `changes ${where}`, `drift?severity=${severity}`, last(drift[n].data[0]))
+    tile(drift[n].metadata.total, "change", where, `drift?severity=${severity}`, last(drift[n].data[0]))
   ));
   return el("ul", { class: "tiles" },
-    tile(quarantine.metadata.total, "records in quarantine", "quarantine",
+    tile(quarantine.metadata.total, "record", "in quarantine", "quarantine",
       newest && `newest: ${newest.source}, ${newest.location}: ${newest.reason}`),
     ...changes);
 }
 
 const last = (drift) => drift && `newest: ${drift.source}, ${drift.path} ${drift.kind}`;
 
-function tile(count, name, path, detail) {
-  return el("li", {}, el("a", { href: path }, el("strong", {}, grouped(count)), ` ${name}`),
+function tile(count, thing, where, path, detail) {
+  return el("li", {}, el("a", { href: path }, el("strong", {}, grouped(count)), ` ${thing}${count === 1 ? "" : "s"} ${where}`),
     detail ? el("p", { class: "hint" }, detail) : null);
 }

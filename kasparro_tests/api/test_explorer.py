@@ -157,7 +157,7 @@ def test_sources_quarantine_and_drift_are_told(market: sa.Engine, service: httpx
     expect(page.get_by_role("status").filter(has_text="degraded")).to_be_visible()
     expect(page.get_by_text("2 records in quarantine")).to_be_visible()
     expect(page.get_by_text("newest: csv_desk, a.csv:17: price_usd: no number")).to_be_visible()
-    expect(page.get_by_text("1 changes in key fields")).to_be_visible()
+    expect(page.get_by_text("1 change in key fields")).to_be_visible()
 
 
 def test_nothing_loaded_and_nothing_found_are_said(service: httpx.Client, opened: Opened) -> None:
