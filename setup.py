@@ -21,7 +21,7 @@ setup(
             "**/*.ini",
             "**/*.mako",
         ],
-        "kasparro_api": ["py.typed"],
+        "kasparro_api": ["py.typed", "explorer/*.html", "explorer/*.css", "explorer/*.js", "explorer/*.svg"],
     },
     entry_points={"console_scripts": ["kasparro = kasparro_pipeline.cli:main"]},
     install_requires=[
@@ -65,6 +65,7 @@ setup(
             "import-linter>=2.10",
             "mypy>=1.18",
             "pandas-stubs>=2.3",
+            "playwright>=1.60,<2",
             "polars>=2,<3",
             "pytest>=9",
             "pytest-timeout>=2.4",

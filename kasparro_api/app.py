@@ -11,7 +11,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 from starlette_compress import CompressMiddleware, add_compress_type
 
-from kasparro_api import lineage, problems
+from kasparro_api import explorer, lineage, problems
 from kasparro_api.database import Database
 from kasparro_api.export import Exporter
 from kasparro_api.formats import FORMATS
@@ -75,6 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.router.routes[:0] = [
         *router.routes,
         *lineage.router.routes,
+        *explorer.router(chosen).routes,
     ]  # `include_router` looks for the route twice on every request
     # the last one added is the first to see a request
     app.add_middleware(CompressMiddleware)

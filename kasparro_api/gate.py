@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kasparro_api import queries
+from kasparro_api import explorer, queries
 from kasparro_api.database import Database, DatabaseUnavailableError, QueryTimeoutError
 from kasparro_api.problems import problem, query_timed_out, unavailable
 from kasparro_pipeline.settings import Settings
@@ -29,7 +29,7 @@ RATE_PER_MINUTE = 1200
 """Unless told, where others than this machine reach the service."""
 
 _OPEN = ("/", "/docs", "/docs/oauth2-redirect", "/openapi.json", "/health", "/health/live")
-_OPEN_BELOW = "/static-offline-docs/"
+_OPEN_BELOW = ("/static-offline-docs/", explorer.ASSETS)
 _READING = ("GET", "HEAD", "OPTIONS")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from kasparro_api import listings, operations, queries
 from kasparro_api.metrics import Metrics
@@ -51,12 +51,6 @@ class _Nothing(QueryParameters):
 class _TwoRuns(QueryParameters):
     a: str = Field(description="A run, the earlier one.", examples=["0b1c9f0e-6a52-4a5d-9a3e-1f6d5a7f4d10"])
     b: str = Field(description="The run to compare with it.", examples=["5f3f2c39-51c2-4a0e-8d22-5f2c8f8a9f11"])
-
-
-@router.get("/", include_in_schema=False)
-async def index() -> Response:
-    """Where to begin."""
-    return RedirectResponse("/docs")
 
 
 @router.get(

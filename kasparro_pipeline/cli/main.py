@@ -161,6 +161,7 @@ def _show_places(chosen: Settings) -> None:
         _show_rows(answer.json()["data"])
     places = Table.grid(padding=(0, 2))
     places.add_row("Dagster UI", local_url(chosen.host, chosen.dagster_port))
+    places.add_row("Explorer", f"{api}/")
     places.add_row("API", f"{api}/data")
     places.add_row("API documentation", f"{api}/docs")
     places.add_row("CSV drops", str(chosen.drop_dir))

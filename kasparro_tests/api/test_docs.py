@@ -14,10 +14,6 @@ def document(bare_service: httpx.Client) -> dict[str, Any]:
     return bare_service.get("/openapi.json").json()
 
 
-def test_root_leads_to_the_documentation(bare_service: httpx.Client) -> None:
-    assert bare_service.get("/", follow_redirects=True).url.path == "/docs"
-
-
 def test_documentation_page_needs_no_other_host(bare_service: httpx.Client) -> None:
     page = bare_service.get("/docs").text
     loaded = re.findall(r'(?:src|href)="([^"]+)"', page)

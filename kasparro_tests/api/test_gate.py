@@ -40,7 +40,8 @@ def test_reading_is_open_only_where_nobody_else_listens_or_the_owner_says_so(dat
         with served(app_on(database, **chosen)) as client:
             assert client.get("/data").status_code == client.get("/v1/data").status_code == status, chosen
             assert client.get("/metrics").status_code == status
-            assert [client.get(path).status_code for path in ("/health", "/health/live", "/docs")] == [200] * 3
+            for path in ("/health", "/health/live", "/docs", "/", "/explorer/explorer.js"):
+                assert client.get(path).status_code == 200
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
