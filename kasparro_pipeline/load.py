@@ -110,10 +110,14 @@ class Loader:
         """
         chosen = self._chosen(sources)
         self._asked &= chosen
-        start, end = _range(first, last)
+        _range(first, last)
         for name in self._api:
             if name in chosen:
+                start, end = _range(first, last)
                 self._run(name, start, end)
+                if last is None and end != (now := today()):
+                    # Midnight came before the vendor was asked: the day had become a past one, without a snapshot.
+                    self._run(name, now, now)
                 self._parse_waiting(name, [name], delivery.c.parser_version.is_(None))
         for name in self._files:
             folders = None if name in chosen else chosen - set(self._api)

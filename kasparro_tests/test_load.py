@@ -18,6 +18,7 @@ import pytest
 import sqlalchemy as sa
 import uvicorn
 
+from kasparro_pipeline import load
 from kasparro_pipeline.load import Loader, LoadReport
 from kasparro_pipeline.services import environment
 from kasparro_pipeline.settings import settings
@@ -171,6 +172,20 @@ def test_a_past_day_is_never_given_todays_numbers(loaded) -> None:
     asked = {request["path"].removeprefix("/v1").split("/")[-1] for request in vendor.requests}
     assert asked == {"range", "historical"}  # the history endpoints, and no snapshot
     assert (environment_.count(delivery), environment_.count(raw_payload), environment_.count(observation)) == before
+
+
+def test_a_load_over_midnight_fetches_the_new_days_snapshot(server, template, simulator, tmp_path) -> None:
+    with kasparro(server, template, tmp_path, f"{simulator}/api/v3", f"{simulator}/v1") as environment_:
+        days = iter([str(environment_.today - timedelta(days=1))] * 2)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(load, "today", lambda: next(days, str(environment_.today)))
+            report = Loader().load(["coinpaprika"])
+        assert not report.failed, report
+        snapshot = sa.select(delivery.c.records).where(
+            delivery.c.partition == str(environment_.today), delivery.c.source_coin_id.is_(None)
+        )
+        ((records,),) = environment_.rows(snapshot)
+        assert records > 100
 
 
 def test_bad_files_end_in_quarantine_and_the_others_load(loaded) -> None:
