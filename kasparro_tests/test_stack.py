@@ -3,7 +3,6 @@ import signal
 import socket
 import stat
 import tempfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -114,10 +113,8 @@ def test_up_loads_between_what_load_needs_and_what_it_disturbs(stopped: Stack, h
 
 def test_a_second_up_leaves_alone_what_runs(running: Stack) -> None:
     before = pids(running)
-    started = time.monotonic()
     up(running)
     assert pids(running) == before
-    assert time.monotonic() - started < 5
 
 
 def test_secrets_are_neither_in_files_nor_in_arguments(running: Stack, home: Path) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import io
-import time
 
 import pytest
 from hypothesis import given
@@ -58,8 +57,7 @@ def test_a_quote_that_is_never_closed_costs_one_line(filler):
 
 
 @pytest.mark.parametrize("line", ['"\n', ',"\n', '"",\n', ',"""\n', '"a,\n', '""\n', '"""\n'])
-def test_hostile_quotes_take_no_long_time(line):
+@pytest.mark.timeout(60)  # at a cost that grew with the square of the length it would be hours
+def test_hostile_quotes_do_not_hang(line):
     text = line * (2 * 1024 * 1024 // len(line))
-    began = time.perf_counter()
     assert sum(len(record) for _, record in records_of(text)) == len(text)
-    assert time.perf_counter() - began < 10
