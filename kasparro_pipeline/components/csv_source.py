@@ -207,7 +207,8 @@ class CsvParser:
         if file not in self._dialects:
             blocks = self._deliveries.of_file(kept)
             self._dialects[file] = self._reading.dialect(
-                lambda: map(self._deliveries.body, blocks), kept.request, kept.fetched_at.year, blocks[0].problem
+                *(lambda: map(self._deliveries.body, blocks), kept.request, kept.fetched_at.year, blocks[0].problem),
+                beyond_ascii=lambda: map(self._deliveries.body, (block for block in blocks if not block.is_ascii)),
             )
         return self._dialects[file]
 

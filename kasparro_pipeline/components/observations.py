@@ -1,41 +1,48 @@
 """From deliveries to observations: what is parsed, and the account of it that commits with the rows.
 
-For every delivery: records in = inserted + updated + unchanged + quarantined, to the last one. In the same
-transaction as the observations go the quarantined records, what each source calls each coin, the days touched, and
-the delivery's account.
+Deliveries are parsed one after the other and merged many at a time. In the same transaction as the observations go the
+quarantined records, what each source calls each coin, the days touched, and every delivery's account.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 
+from kasparro_pipeline.components.accounts import (
+    COUNTS,
+    Account,
+    came_again,
+    extent_of,
+    parsed_before,
+    ranked_above,
+    write_accounts,
+    write_quarantine,
+)
+from kasparro_pipeline.components.coin_names import CoinNames
 from kasparro_pipeline.components.drift import DriftError, DriftWatch, Shaped
+from kasparro_pipeline.components.parse_ahead import ParseAhead
 from kasparro_pipeline.components.source_run import SourceRun
-from kasparro_pipeline.components.statements import Settled, Statements, settle
+from kasparro_pipeline.components.statements import Statements, settle
 from kasparro_pipeline.components.withdrawals import Withdrawals
 from kasparro_pipeline.io_managers.postgres import Load
 from kasparro_pipeline.io_managers.raw_payload import Deliveries, Kept, Rank
-from kasparro_pipeline.sources.records import ParsedPayload, Quarantined
-from kasparro_pipeline.warehouse.merge import Merged
-from kasparro_pipeline.warehouse.tables import delivery, quarantine, source_coin, touched_day
+from kasparro_pipeline.sources.records import ParsedPayload
+from kasparro_pipeline.warehouse.frames import CHUNK_ROWS
+from kasparro_pipeline.warehouse.merge import Merged, UtcDay, Written
+from kasparro_pipeline.warehouse.tables import delivery, touched_day
 
-BY_DAY = "(t.observed_at AT TIME ZONE 'UTC')::date"
-EXTENT = ("first_observed_at", "last_observed_at", "first_coin_id", "last_coin_id")
+WRITTEN_BY = (UtcDay("observed_at"), "source", "payload_sha256")
+"""By which written rows are counted: the day they touch, and the delivery they are from."""
 BEING_READ = timedelta(hours=1)
 """So long the blocks of a file without its last one may be a file that another run is reading."""
-_NULLS = pc.ScalarAggregateOptions(skip_nulls=False)
-MAX_COINS = 200_000
-"""Rows about coins that are held in memory."""
-COUNTS = ("records", "inserted", "updated", "unchanged", "quarantined")
+_KEY = ["source", "source_coin_id", "observed_at"]
 
 
 class Parser(Protocol):
@@ -59,21 +66,29 @@ class Parser(Protocol):
 
 
 @dataclass(slots=True)
-class _Account:
-    kept: Kept
-    version: str
-    counts: dict[str, int]
-    extent: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
 class _Parsed:
+    """A delivery on its way into the table."""
+
     kept: Kept
     version: str
     records: ParsedPayload
-    settled: Settled
+    observations: pa.Table
+    """Those of its observations that no later delivery overrules."""
+    overruled: int
     keeps_quarantine: bool
     """The same bytes were delivered again later; what is wrong with them is told of that delivery."""
+
+    def account(self, written: Written) -> Account:
+        """What became of its records, `written` of which were not in the table as they are."""
+        unchanged = self.observations.num_rows - written.inserted - written.updated
+        counts = {
+            "records": self.records.records,
+            "inserted": written.inserted,
+            "updated": written.updated,
+            "unchanged": unchanged + self.overruled + self.records.duplicates,
+            "quarantined": len(self.records.quarantined),
+        }
+        return Account(self.kept, self.version, counts, extent_of(self.records.observations))
 
 
 class ObservationLoad:
@@ -82,6 +97,8 @@ class ObservationLoad:
     With `only_waiting`, what another version has parsed is left as it is.
 
     Any order, any repetition and any split into runs of a source's deliveries gives the same tables: see `statements`.
+    Of the deliveries that are merged together no two speak of one key or are the same bytes, so that it is as if each
+    were merged by itself.
     """
 
     def __init__(
@@ -100,31 +117,41 @@ class ObservationLoad:
         self._run = run
         self._on_drift = on_drift
         self._only_waiting = only_waiting
-        self._current: _Parsed | None = None
+        self._batch: list[_Parsed] = []
+        self._being_merged: list[_Parsed] = []
+        self._bytes_parsed: set[tuple[str, str]] = set()
         self._latest: dict[str, Rank] = {}
         self._days: set[date] = set()
         self._sums: dict[str, dict[str, int]] = {}
-        self._coins = _Coins()
+        self._coins = CoinNames()
 
     def load(self) -> Load:
         """What to hand to the `PostgresIOManager`."""
-        return Load(self._frames, self._after_frame, self._before_commit, self._failed, group_by=BY_DAY)
+        return Load(
+            *(self._frames, self._after_frame, self._before_commit, self._failed),
+            group_by=WRITTEN_BY,
+            comes_again=False,  # known bytes are not parsed again, and other ones fall into other frames
+        )
 
     def _frames(self, connection: sa.Connection) -> Iterator[pa.Table]:
         withdrawals = Withdrawals(connection, self._deliveries, self._statements)
         due = self._deliveries.those(connection, self._is_due())
-        for _, same in groupby(due, lambda kept: (kept.source, kept.partition, kept.fetched_at)):
-            blocks = list(same)
-            last = self._last_block(connection, blocks[-1]) if self._parser.restates else None
-            if self._parser.restates and last is None:
-                self._leave_out(connection, blocks)
-                continue
-            for kept in blocks:
-                yield from self._frame(connection, kept, is_newest=kept is due[-1])
-            if last is not None:
-                days, rows = withdrawals.settle(last.source, last.partition, last.fetched_at)
-                self._days |= days
-                connection.execute(sa.update(delivery).where(*_is(last)).values(withdrawn=rows))
+        self._bytes_parsed = self._parsed_of(connection, due)
+        with ParseAhead(self._parser.parse, (kept for kept in due if not self._is_known(kept))) as ahead:
+            for _, same in groupby(due, lambda kept: (kept.source, kept.partition, kept.fetched_at)):
+                blocks = list(same)
+                last = self._last_block(connection, blocks[-1]) if self._parser.restates else None
+                if self._parser.restates and last is None:
+                    self._leave_out(connection, blocks)
+                    continue
+                for kept in blocks:
+                    yield from self._take(connection, kept, ahead, is_newest=kept is due[-1])
+                if last is not None and not withdrawals.is_first(last.source, last.partition):
+                    yield from self._flush()
+                    days, rows = withdrawals.settle(last.source, last.partition, last.fetched_at)
+                    self._days |= days
+                    connection.execute(sa.update(delivery).where(*_is(last)).values(withdrawn=rows))
+            yield from self._flush()
 
     def _is_due(self) -> sa.ColumnElement[bool]:
         """Whether a delivery was never parsed, or (unless only those are wanted) by another version of the parser."""
@@ -132,6 +159,20 @@ class ObservationLoad:
         if self._only_waiting:
             return waits
         return waits | ~delivery.c.parser_version.startswith(self._parser.version, autoescape=True)
+
+    def _parsed_of(self, connection: sa.Connection, due: list[Kept]) -> set[tuple[str, str]]:
+        """Source and digest of those bytes that were parsed before, by whatever version."""
+        sources, payloads = {kept.source for kept in due}, {kept.sha256 for kept in due}
+        query = sa.select(delivery.c.source, delivery.c.sha256).where(
+            delivery.c.source.in_(sources),
+            delivery.c.sha256 == sa.any_(sa.literal(list(payloads), sa.ARRAY(sa.Text))),
+            delivery.c.parser_version.is_not(None),
+        )
+        return {(source, sha256) for source, sha256 in connection.execute(query)}
+
+    def _is_known(self, kept: Kept) -> bool:
+        """Whether the same bytes may have been parsed to the same observations before."""
+        return not self._parser.uses_fetched_at and (kept.source, kept.sha256) in self._bytes_parsed
 
     def _last_block(self, connection: sa.Connection, kept: Kept) -> Kept | None:
         """The last block of the file that this one is of; None where the file was not read to its end."""
@@ -142,28 +183,57 @@ class ObservationLoad:
         """Blocks of a file that was not read to its end: another run may be at it, or else they hold nothing."""
         if datetime.now(UTC) - blocks[0].fetched_at < BEING_READ:
             return
-        for kept in blocks:
-            self._write_account(connection, _Account(kept, self._parser.version, dict.fromkeys(COUNTS, 0)))
+        nothing = [Account(kept, self._parser.version, dict.fromkeys(COUNTS, 0)) for kept in blocks]
+        self._write_accounts(connection, nothing)
 
-    def _frame(self, connection: sa.Connection, kept: Kept, *, is_newest: bool) -> Iterator[pa.Table]:
+    def _take(self, connection: sa.Connection, kept: Kept, ahead: ParseAhead, *, is_newest: bool) -> Iterator[pa.Table]:
+        """Parse the delivery, unless its bytes are known; the frames that have to be merged before, or now."""
         version = self._parser.version_of(kept)
         latest = self._latest_parsed(connection, kept.source)
         late = latest is not None and latest > kept.rank
         lost = self._watch.look(connection, kept)
         if lost and is_newest and not late and not self._parser.restates:
             raise DriftError(lost)  # of an older payload, or a file, each record is quarantined
-        if not late and not self._parser.uses_fetched_at:
-            known = _parsed_before(connection, kept, version)
+        if late or any((kept.source, kept.sha256) == (one.kept.source, one.kept.sha256) for one in self._batch):
+            yield from self._flush()
+        if not late and self._is_known(kept):
+            yield from self._flush()
+            known = parsed_before(connection, kept, version)
             if known is not None:
-                self._write_account(connection, known)
+                self._write_accounts(connection, [known])
                 return
-        records = self._parser.parse(kept)
-        settled = Settled(records.observations, 0)
+        parsed = self._parsed(connection, kept, version, ahead.parsed(kept), late=late)
+        if not self._has_room_for(parsed):
+            yield from self._flush()
+        self._batch.append(parsed)
         if late:
-            later = self._parsed_after(connection, kept)
-            settled = settle(connection, kept, records.observations, later, self._statements)
-        self._current = _Parsed(kept, version, records, settled, late and _came_again(connection, kept))
-        yield settled.observations
+            yield from self._flush()
+
+    def _parsed(
+        self, connection: sa.Connection, kept: Kept, version: str, records: ParsedPayload, *, late: bool
+    ) -> _Parsed:
+        said = records.observations
+        if not late:
+            return _Parsed(kept, version, records, said, 0, keeps_quarantine=False)
+        settled = settle(connection, kept, said, self._parsed_after(connection, kept), self._statements)
+        again = came_again(connection, kept)
+        return _Parsed(kept, version, records, settled.observations, settled.overruled, again)
+
+    def _has_room_for(self, parsed: _Parsed) -> bool:
+        """Whether it is small enough to join the batch, and tells of the same columns: a history's answer has fewer."""
+        rows = sum(one.observations.num_rows for one in [*self._batch, parsed])
+        return rows <= CHUNK_ROWS and all(one.observations.schema == parsed.observations.schema for one in self._batch)
+
+    def _flush(self) -> Iterator[pa.Table]:
+        """The batch as one frame; where two of its deliveries speak of one key, a frame each."""
+        batch, self._batch = self._batch, []
+        if not batch:
+            return
+        frame = _observations(batch)
+        keys = frame.group_by(_KEY, use_threads=False).aggregate([]).num_rows if len(batch) > 1 else frame.num_rows
+        for together in [batch] if keys == frame.num_rows else [[one] for one in batch]:
+            self._being_merged = together
+            yield _observations(together)
 
     def _latest_parsed(self, connection: sa.Connection, source: str) -> Rank | None:
         """Rank of the latest delivery that was parsed."""
@@ -186,36 +256,29 @@ class ObservationLoad:
         return self._deliveries.find(
             connection,
             delivery.c.source == kept.source,
-            _ranked_above(kept),
+            ranked_above(kept),
             delivery.c.parser_version.startswith(self._parser.version, autoescape=True),
             delivery.c.records > 0,
         )
 
     def _after_frame(self, connection: sa.Connection, merged: Merged) -> None:
-        if self._current is None:
-            return
-        parsed, kept = self._current, self._current.kept
-        quarantined = parsed.records.quarantined
-        counts = {
-            "records": parsed.records.records,
-            "inserted": merged.inserted,
-            "updated": merged.updated,
-            "unchanged": merged.unchanged + parsed.settled.overruled + parsed.records.duplicates,
-            "quarantined": len(quarantined),
-        }
-        if sum(counts.values()) != 2 * counts["records"]:
-            raise AssertionError(f"{kept.request}: the account does not add up: {counts}")
-        extent = _extent(parsed.records.observations)
-        self._write_account(connection, _Account(kept, parsed.version, counts, extent))
-        if not parsed.keeps_quarantine:
-            self._write_quarantine(connection, kept, parsed.version, quarantined)
-        self._coins.add(connection, parsed.settled.observations)
-        self._current = None
+        written: dict[tuple[str, str], Written] = {}
+        for (_, *delivered), rows in merged.groups.items():
+            written.setdefault((delivered[0], delivered[1]), Written()).add(rows)
+        accounts = [
+            one.account(written.get((one.kept.source, one.kept.sha256), Written())) for one in self._being_merged
+        ]
+        self._write_accounts(connection, accounts)
+        found = zip(accounts, self._being_merged, strict=True)
+        told = [(account, one.records.quarantined) for account, one in found if not one.keeps_quarantine]
+        write_quarantine(connection, told, self._run.run_id)
+        self._coins.add(connection, _observations(self._being_merged))
+        self._being_merged = []
 
     def _before_commit(self, connection: sa.Connection, total: Merged) -> None:
         self._watch.write(connection)
         self._coins.write(connection)
-        touch_days(connection, {*total.groups, *self._days})
+        touch_days(connection, {day for day, *_ in total.groups} | self._days)
         self._run.succeeded(connection, self._sums)
 
     def _failed(self, error: BaseException) -> None:
@@ -225,134 +288,19 @@ class ObservationLoad:
                 self._watch.write_found(connection)
             self._on_drift()
 
-    def _write_account(self, connection: sa.Connection, account: _Account) -> None:
-        kept = account.kept
-        values = {
-            "parser_version": account.version,
-            "parsed_at": sa.func.clock_timestamp(),
-            "parse_run_id": self._run.run_id,
-            **dict.fromkeys(EXTENT),
-            **account.extent,
-            **account.counts,
-        }
-        connection.execute(sa.update(delivery).where(*_is(kept)).values(values))
-        self._latest[kept.source] = max(self._latest_parsed(connection, kept.source) or kept.rank, kept.rank)
-        sums = self._sums.setdefault(kept.source, dict.fromkeys(COUNTS, 0))
-        for name, count in account.counts.items():
-            sums[name] += count
-
-    def _write_quarantine(
-        self, connection: sa.Connection, kept: Kept, version: str, quarantined: list[Quarantined]
-    ) -> None:
-        """The payload's quarantined records and no others: what parses now leaves the quarantine."""
-        of_payload = (quarantine.c.source == kept.source, quarantine.c.payload_sha256 == kept.sha256)
-        positions = [refused.position for refused in quarantined]
-        connection.execute(sa.delete(quarantine).where(*of_payload, quarantine.c.position.not_in(positions)))
-        if not positions:
-            return
-        statement = insert(quarantine)
-        replaced = ("location", "reason_code", "reason", "record", "parser_version", "run_id")
-        connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=["source", "payload_sha256", "position"],
-                set_={name: statement.excluded[name] for name in replaced},
-            ),
-            [
-                {
-                    "source": kept.source,
-                    "payload_sha256": kept.sha256,
-                    "position": refused.position,
-                    "location": refused.location,
-                    "reason_code": refused.reason_code,
-                    "reason": refused.reason,
-                    "record": refused.record,
-                    "parser_version": version,
-                    "run_id": self._run.run_id,
-                }
-                for refused in quarantined
-            ],
-        )
+    def _write_accounts(self, connection: sa.Connection, accounts: list[Account]) -> None:
+        write_accounts(connection, accounts, self._run.run_id)
+        for account in accounts:
+            kept = account.kept
+            self._bytes_parsed.add((kept.source, kept.sha256))
+            self._latest[kept.source] = max(self._latest_parsed(connection, kept.source) or kept.rank, kept.rank)
+            sums = self._sums.setdefault(kept.source, dict.fromkeys(COUNTS, 0))
+            for name, count in account.counts.items():
+                sums[name] += count
 
 
-def _parsed_before(connection: sa.Connection, kept: Kept, version: str) -> _Account | None:
-    """The account of the same bytes, where parsing them again would say the same and could change nothing.
-
-    It would say something else of quarantined records that now stand elsewhere, or whose day has come. It could change
-    something where rows among its own were updated since, or where the bytes were parsed after later ones.
-    """
-    other = delivery.alias()
-    unsettled = sa.exists().where(
-        other.c.source == kept.source,
-        _may_meet(other.c),
-        ((other.c.parsed_at > delivery.c.parsed_at) & (other.c.updated > 0))
-        | ((other.c.fetched_at > delivery.c.fetched_at) & (other.c.parsed_at < delivery.c.parsed_at)),
-    )
-    waits = sa.exists().where(
-        quarantine.c.source == kept.source,
-        quarantine.c.payload_sha256 == kept.sha256,
-        quarantine.c.reason_code == "future_day",
-    )
-    elsewhere = (delivery.c.request != kept.request) | (delivery.c.first_record != kept.first_record)
-    query = (
-        sa.select(delivery)
-        .where(
-            delivery.c.source == kept.source,
-            delivery.c.sha256 == kept.sha256,
-            delivery.c.parser_version.is_not(None),
-        )
-        .where(sa.tuple_(*_place(delivery.c)) < sa.tuple_(*map(sa.literal, kept.rank)))
-        .order_by(*(column.desc() for column in _place(delivery.c)))
-        .limit(1)
-        .add_columns(unsettled.label("unsettled"), waits.label("waits"), elsewhere.label("elsewhere"))
-    )
-    row = connection.execute(query).mappings().one_or_none()
-    if row is None or row["parser_version"] != version or row["unsettled"]:
-        return None
-    if row["quarantined"] and (row["waits"] or row["elsewhere"]):
-        return None
-    unchanged = row["records"] - row["quarantined"]
-    counts = dict(zip(COUNTS, (row["records"], 0, 0, unchanged, row["quarantined"]), strict=True))
-    return _Account(kept, version, counts, {name: row[name] for name in EXTENT})
-
-
-def _may_meet(other: Any) -> sa.ColumnElement[bool]:  # noqa: ANN401 - columns of an alias
-    """Whether the observations of two deliveries may have a key in common, as far as their extents tell."""
-    ours = delivery.c
-    apart = sa.or_(
-        other.first_observed_at > ours.last_observed_at,
-        other.last_observed_at < ours.first_observed_at,
-        other.first_coin_id > ours.last_coin_id,
-        other.last_coin_id < ours.first_coin_id,
-    )
-    return apart.is_not(True)
-
-
-def _came_again(connection: sa.Connection, kept: Kept) -> bool:
-    """Whether the same bytes were delivered later, in a whole file or answer, and parsed."""
-    last = delivery.alias()
-    whole = sa.exists().where(
-        last.c.source == delivery.c.source,
-        last.c.partition == delivery.c.partition,
-        last.c.fetched_at == delivery.c.fetched_at,
-        last.c.is_last,
-    )
-    again = sa.exists().where(
-        delivery.c.source == kept.source,
-        delivery.c.sha256 == kept.sha256,
-        delivery.c.parser_version.is_not(None),
-        _ranked_above(kept),
-        whole,
-    )
-    return bool(connection.scalar(sa.select(again)))
-
-
-def _place(columns: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401 - columns of the table or of an alias
-    """The columns of a `Rank`."""
-    return columns.fetched_at, columns.partition, columns.position
-
-
-def _ranked_above(kept: Kept) -> sa.ColumnElement[bool]:
-    return sa.tuple_(*_place(delivery.c)) > sa.tuple_(*map(sa.literal, kept.rank))
+def _observations(parsed: Iterable[_Parsed]) -> pa.Table:
+    return pa.concat_tables(one.observations for one in parsed)
 
 
 def _is(kept: Kept) -> list[sa.ColumnElement[bool]]:
@@ -360,86 +308,8 @@ def _is(kept: Kept) -> list[sa.ColumnElement[bool]]:
     return [delivery.columns[name] == getattr(kept, name) for name in ("source", "partition", "position", "fetched_at")]
 
 
-def _extent(observations: pa.Table) -> dict[str, Any]:
-    """From when to when, and from which coin to which, the observations are."""
-    if not observations.num_rows:
-        return {}
-    ends = [pc.min_max(observations.column(name)).as_py() for name in ("observed_at", "source_coin_id")]
-    return dict(zip(EXTENT, [end[side] for end in ends for side in ("min", "max")], strict=True))
-
-
 def touch_days(connection: sa.Connection, days: Iterable[date]) -> None:
     """Say that `unified_assets` has to be made again for these days."""
     rows = [{"day": day} for day in sorted(days)]
     if rows:
         connection.execute(sa.insert(touched_day), rows)
-
-
-class _Coins:
-    """What the sources call their coins; the latest observation's word counts. Written once for many frames."""
-
-    def __init__(self) -> None:
-        self._seen: list[pa.Table] = []
-
-    def add(self, connection: sa.Connection, observations: pa.Table) -> None:
-        """Remember the coins in `observations`; written at once only where there are very many."""
-        self._seen.append(_newest(observations, "observed_at", "observed_at"))
-        if sum(map(len, self._seen)) > MAX_COINS:
-            self._seen = [self._all()]
-        if len(self._seen[0]) > MAX_COINS // 2:
-            self.write(connection)
-
-    def write(self, connection: sa.Connection) -> None:
-        """Write and forget them."""
-        if self._seen:
-            _write_coins(connection, self._all())
-        self._seen = []
-
-    def _all(self) -> pa.Table:
-        return _newest(pa.concat_tables(self._seen), "first_seen", "last_seen")
-
-
-def _newest(table: pa.Table, first: str, last: str) -> pa.Table:
-    """One row a coin: least `first`; symbol, name and `last` of its latest row that has a symbol or a name."""
-    key = ["source", "source_coin_id"]
-    columns = dict.fromkeys([*key, first, last, "symbol", "name"])
-    named = pc.or_(pc.is_valid(table.column("symbol")), pc.is_valid(table.column("name")))
-    rows = table.select(list(columns)).append_column("named", named)
-    grouped = rows.sort_by([("named", "ascending"), (last, "ascending")]).group_by(key, use_threads=False)
-    coins = grouped.aggregate([(first, "min"), (last, "last"), ("symbol", "last", _NULLS), ("name", "last", _NULLS)])
-    return coins.select([*key, f"{first}_min", f"{last}_last", "symbol_last", "name_last"]).rename_columns(
-        [*key, "first_seen", "last_seen", "symbol", "name"]
-    )
-
-
-def _write_coins(connection: sa.Connection, coins: pa.Table) -> None:
-    # One statement with an array a column: one a row would take longer than all of the load beside it.
-    arrays = [
-        sa.literal(
-            column.to_pylist(),
-            sa.ARRAY(sa.DateTime(timezone=True) if pa.types.is_timestamp(column.type) else sa.Text),
-        )
-        for column in coins.columns
-    ]
-    rows = sa.func.unnest(*arrays).table_valued(*coins.column_names).render_derived()
-    statement = insert(source_coin).from_select(coins.column_names, sa.select(rows))
-    new, old = statement.excluded, source_coin.c
-    later = new.last_seen >= old.last_seen
-    # A word without a symbol or name, as a history's may be, gives way to any that has one.
-    counts = sa.case((_is_named(new) == _is_named(old), later), else_=_is_named(new))
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["source", "source_coin_id"],
-            set_={
-                "symbol": sa.case((counts, new.symbol), else_=old.symbol),
-                "name": sa.case((counts, new.name), else_=old.name),
-                "first_seen": sa.func.least(old.first_seen, new.first_seen),
-                "last_seen": sa.case((counts, new.last_seen), else_=old.last_seen),
-            },
-            where=counts | (new.first_seen < old.first_seen),
-        )
-    )
-
-
-def _is_named(columns: Any) -> sa.ColumnElement[bool]:  # noqa: ANN401 - columns of the table or of what is inserted
-    return sa.or_(columns.symbol.is_not(None), columns.name.is_not(None))

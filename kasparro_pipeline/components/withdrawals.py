@@ -42,8 +42,6 @@ class Withdrawals:
 
         A delivery that could not be read at all changes nothing: it does not say that the rows are gone.
         """
-        if self._is_first(source, partition):
-            return set(), 0
         complete = self._complete(source)
         history = complete.get(partition, [])
         if fetched_at not in history:
@@ -62,7 +60,7 @@ class Withdrawals:
             marks = {key: dropped.get(key) for key in keys}
         return self._mark(source, marks)
 
-    def _is_first(self, source: str, partition: str) -> bool:
+    def is_first(self, source: str, partition: str) -> bool:
         """Whether the file has never been delivered before, and nothing is withdrawn that it could bring back."""
         times = sa.select(delivery.c.fetched_at).where(
             delivery.c.source == source, delivery.c.partition == partition, delivery.c.position == 0

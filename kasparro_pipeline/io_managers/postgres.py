@@ -26,7 +26,7 @@ Metadata of the asset's definition that counts:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -37,7 +37,7 @@ import pandas as pd
 import pyarrow as pa
 import sqlalchemy as sa
 
-from kasparro_pipeline.warehouse.merge import Frame, Merge, Merged, Window
+from kasparro_pipeline.warehouse.merge import Frame, Merge, Merged, UtcDay, Window
 
 TABLE = "dagster/table_name"
 PARTITION_COLUMN = "partition_expr"
@@ -62,8 +62,10 @@ class Load:
     before_commit: Callable[[sa.Connection, Merged], None] | None = None
     on_error: Callable[[BaseException], None] | None = None
     """Called when nothing of it is kept, outside the transaction."""
-    group_by: str | None = None
+    group_by: Sequence[str | UtcDay] = ()
     """See `Merge`."""
+    comes_again: bool = True
+    """False: the same frame hardly ever comes twice, and no receipt is worth its cost."""
 
 
 class PostgresIOManager(dg.IOManager):
@@ -106,7 +108,7 @@ class PostgresIOManager(dg.IOManager):
                     window=window,
                     replace=bool(context.definition_metadata.get(REPLACE)),
                     group_by=load.group_by,
-                    receipts=self._receipts,
+                    receipts=self._receipts if load.comes_again else None,
                 )
                 total = _merge_all(connection, merge, load)
                 preview = self._preview(context, connection, table, window)

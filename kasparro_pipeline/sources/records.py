@@ -77,6 +77,8 @@ class Payload:
     first_record: int = 1
     """Line of the file on which a CSV block starts; 1 otherwise."""
     checkpoint: Checkpoint | None = None
+    is_ascii: bool | None = None
+    """No byte of it is beyond ASCII; None: nobody has looked."""
     problem: str | None = None
     """Reason code and sentence, ``archive: …``, where the file could not be read and `body` is only its beginning."""
     source_coin_id: str | None = None

@@ -5,7 +5,9 @@ What belongs here: pandas and Arrow. What does not: SQL and connections.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
-CHUNK_ROWS = 50_000
+CHUNK_ROWS = 20_000
+_ROW = "kasparro_row"
+
+
+@dataclass(frozen=True, slots=True)
+class UtcDay:
+    """The UTC day of the times in a ``timestamptz`` column."""
+
+    column: str
 
 
 class MergeError(ValueError):
@@ -33,7 +43,7 @@ def as_arrow(frame: pd.DataFrame | pa.Table | pa.RecordBatch, table: sa.Table) -
         frame = pa.Table.from_batches([frame])
     names = frame.columns if isinstance(frame, pd.DataFrame) else frame.column_names
     check_columns([str(name) for name in names], table)
-    rows = _from_pandas(frame, table) if isinstance(frame, pd.DataFrame) else frame
+    rows = _from_pandas(frame, table) if isinstance(frame, pd.DataFrame) else _without_views(frame)
     _check_keys(rows, table)
     return rows
 
@@ -65,33 +75,82 @@ def exact(chunk: pa.Table, table: sa.Table) -> pa.Table:
     """
     columns = []
     for name in chunk.column_names:
-        try:
+        with _named(table.columns[name]):
             columns.append(_exact_values(chunk.column(name), table.columns[name].type))
-        except (pa.ArrowException, MergeError) as error:
-            raise MergeError(f"{table.fullname}.{name}: {str(error).splitlines()[0]}") from None
     return pa.table(columns, names=chunk.column_names)
 
 
-def last_of_each_key(rows: pa.Table, keys: list[str]) -> pa.Table:
-    """`rows` (as `exact` made them) without those whose key comes again later, in any order."""
-    numbered = rows.select(keys).append_column("kasparro_row", pa.array(np.arange(rows.num_rows)))
-    last = numbered.group_by(keys, use_threads=False).aggregate([("kasparro_row", "max")])["kasparro_row_max"]
+@contextmanager
+def _named(column: sa.Column[Any]) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, MergeError) as error:
+        raise MergeError(f"{column.table.fullname}.{column.name}: {str(error).splitlines()[0]}") from None
+
+
+def last_of_each_key(rows: pa.Table, table: sa.Table) -> pa.Table:
+    """`rows` without those whose key comes again later, in any order."""
+    numbered = _numbered_keys(rows, table)
+    keys = numbered.column_names[:-1]
+    last = numbered.group_by(keys, use_threads=False).aggregate([(_ROW, "max")])[f"{_ROW}_max"]
     return rows if len(last) == rows.num_rows else rows.take(last)
+
+
+def absent(rows: pa.Table, stored: list[tuple[Any, ...]], table: sa.Table) -> pa.BooleanArray:
+    """Which of `rows` have none of the keys `stored`."""
+    mask = np.ones(rows.num_rows, bool)
+    if stored:
+        names = [key.name for key in table.primary_key.columns]
+        columns = [pa.chunked_array([pa.array(values)]) for values in zip(*stored, strict=True)]
+        keys = _numbered_keys(pa.table(columns, names), table).select(names)
+        mask[_numbered_keys(rows, table).join(keys, names, join_type="left semi")[_ROW].to_numpy()] = False
+    return pa.array(mask)
+
+
+def in_order_of_key(rows: pa.Table, table: sa.Table) -> pa.Table:
+    """`rows` sorted, always in the same way."""
+    keys = _numbered_keys(rows, table)
+    return rows.take(pc.sort_indices(keys, [(name, "ascending") for name in keys.column_names[:-1]]))
+
+
+def counted(rows: pa.Table, by: Sequence[str | UtcDay]) -> dict[tuple[Any, ...], int]:
+    """How many rows there are of each combination of values."""
+    names = [f"by{place}" for place in range(len(by))]
+    values = pa.table([_values(rows, name) for name in by], names)
+    groups = values.group_by(names, use_threads=False).aggregate([([], "count_all")])
+    return {tuple(group): count for *group, count in zip(*(column.to_pylist() for column in groups), strict=True)}
+
+
+def _values(rows: pa.Table, by: str | UtcDay) -> pa.ChunkedArray:
+    if isinstance(by, UtcDay):
+        return _plain(rows.column(by.column)).cast(pa.timestamp("us")).cast(pa.date32(), safe=False)
+    return _plain(rows.column(by))
+
+
+def _numbered_keys(rows: pa.Table, table: sa.Table) -> pa.Table:
+    """The keys in one form, so that equal ones look equal, and the row's number in the last column."""
+    columns = [_in_one_form(rows.column(key.name), key) for key in table.primary_key.columns]
+    names = [key.name for key in table.primary_key.columns]
+    return pa.table([*columns, pa.array(np.arange(rows.num_rows))], [*names, _ROW])
+
+
+def _in_one_form(values: pa.ChunkedArray, column: sa.Column[Any]) -> pa.ChunkedArray:
+    with _named(column):
+        if isinstance(column.type, sa.DateTime):  # whose text costs more, and has no order beyond the year 9999
+            return _micros(_plain(values), aware=column.type.timezone)
+        return _exact_values(values, column.type)
 
 
 def key_range(rows: pa.Table, table: sa.Table) -> tuple[list[str], list[str]]:
     """The least and the greatest key, in PostgreSQL's order where texts have ``COLLATE "C"``, as text that it reads."""
-    keys = [column.name for column in table.primary_key.columns]
-    ordered = exact(rows.select(keys), table)
-    for index, key in enumerate(keys):
-        if isinstance(table.columns[key].type, sa.DateTime):  # whose text has no order beyond the year 9999
-            ordered = ordered.set_column(index, key, _plain(rows.column(key)))
+    ordered = _numbered_keys(rows, table)
     ends = []
     for pick in (pc.min, pc.max):
         end = ordered
-        for key in keys:
+        for key in ordered.column_names[:-1]:
             end = end.filter(pc.equal(end.column(key), pick(end.column(key))))
-        ends.append([str(value) for (value,) in exact(end.slice(0, 1), table).to_pydict().values()])
+        keys = rows.select(ordered.column_names[:-1]).take(end[_ROW].slice(0, 1))
+        ends.append([str(value) for (value,) in exact(keys, table).to_pydict().values()])
     return ends[0], ends[1]
 
 
@@ -99,6 +158,12 @@ def columns_with_nul(rows: pa.Table) -> list[str]:
     """The text columns in which a NUL character stands."""
     texts = [name for name in rows.column_names if pa.types.is_string(rows.column(name).type)]
     return [name for name in texts if pc.any(pc.match_substring(rows.column(name), "\0")).as_py()]
+
+
+def is_ordered_alike(table: sa.Table) -> bool:
+    """Whether Arrow and PostgreSQL put the table's keys in the same order."""
+    types = [key.type for key in table.primary_key.columns]
+    return not any(isinstance(kind, sa.String) and kind.collation != "C" for kind in types)
 
 
 def is_key_type(sql_type: sa.types.TypeEngine[Any]) -> bool:
@@ -126,6 +191,13 @@ def _from_pandas(frame: pd.DataFrame, table: sa.Table) -> pa.Table:
         return pa.Table.from_pandas(frame, preserve_index=False)
     except (pa.ArrowException, ValueError, TypeError) as error:
         raise MergeError(f"{table.fullname}: {'; '.join(map(str, error.args))}") from None
+
+
+def _without_views(rows: pa.Table) -> pa.Table:
+    """`rows` with texts and bytes in a form that Arrow can also filter."""
+    casts = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+    fields = [field.with_type(casts.get(field.type, field.type)) for field in rows.schema]
+    return rows.cast(pa.schema(fields))
 
 
 def _digits(values: pd.Series[Any]) -> pd.Series[Any]:
@@ -163,14 +235,19 @@ def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _exact_times(times: pa.ChunkedArray, *, aware: bool) -> pa.ChunkedArray:
+    # Not the text of the aware time itself: formatting that costs ten times all other columns together.
+    text = _micros(times, aware=aware).cast(pa.string())
+    return pc.binary_join_element_wise(text, "+00", "") if aware else text
+
+
+def _micros(times: pa.ChunkedArray, *, aware: bool) -> pa.ChunkedArray:
+    """As times without a zone; aware ones in UTC."""
     kind = times.type
     if not pa.types.is_timestamp(kind):
         raise MergeError(f"the data is {kind}; use timestamps")
     if aware != (kind.tz is not None):
         raise MergeError(f"the data is {kind}; use timestamps with{'' if aware else 'out'} a time zone")
-    # Not the text of the aware time itself: formatting that costs ten times all other columns together.
-    text = times.cast(pa.timestamp("us", tz=kind.tz)).cast(pa.timestamp("us")).cast(pa.string())
-    return pc.binary_join_element_wise(text, "+00", "") if aware else text
+    return times.cast(pa.timestamp("us", tz=kind.tz)).cast(pa.timestamp("us"))
 
 
 def _exact_dates(dates: pa.ChunkedArray) -> pa.ChunkedArray:

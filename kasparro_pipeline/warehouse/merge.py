@@ -1,4 +1,4 @@
-"""Merge rows into a table by key: COPY into a temporary table, then write only what differs.
+"""Merge rows into a table by key: COPY those whose keys are new, and of the others write only what differs.
 
 It knows nothing of coins. A frame is merged inside the caller's transaction, so that whatever the caller writes
 beside it (a checkpoint, an account of what happened) commits with it or not at all.
@@ -9,28 +9,50 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from typing import Any, TypeAlias
 
 import pandas as pd
 import psycopg
 import pyarrow as pa
+import pyarrow.compute as pc
 import sqlalchemy as sa
 from psycopg import errors
 from pyarrow import csv as pa_csv
 
 from kasparro_pipeline.warehouse import frames
-from kasparro_pipeline.warehouse.frames import MergeError
+from kasparro_pipeline.warehouse.frames import MergeError, UtcDay
 from kasparro_pipeline.warehouse.merge_sql import KEPT, STAGING, KeyRange, MergeSql, Target, quoted
 from kasparro_pipeline.warehouse.receipts import Receipts
 
-__all__ = ["Frame", "Merge", "MergeError", "Merged", "Window"]
+__all__ = ["Frame", "Group", "Merge", "MergeError", "Merged", "UtcDay", "Window", "Written"]
 
 Frame: TypeAlias = pd.DataFrame | pa.Table | pa.RecordBatch | sa.Select[Any] | sa.TextualSelect
 
 COPY_ROWS = 10_000
+STORED_PART = 4
+"""Where more than one key in so many may be stored already, rows are compared and not looked up before."""
 _CSV = pa_csv.WriteOptions(include_header=False, quoting_style="all_valid")
+
+
+@dataclass(slots=True)
+class Written:
+    """Rows of one group that a merge wrote."""
+
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+
+    def add(self, other: Written) -> None:
+        """Count `other` into this one."""
+        self.inserted += other.inserted
+        self.updated += other.updated
+        self.deleted += other.deleted
+
+
+Group: TypeAlias = tuple[Any, ...]
+"""The values of `Merge.group_by`, in its order."""
 
 
 @dataclass(slots=True)
@@ -46,19 +68,15 @@ class Merged:
     """Rows outside the window."""
     deleted: int = 0
     """Rows of the window that the data no longer has; with `replace` only."""
-    groups: dict[Any, int] = field(default_factory=dict)
-    """Rows inserted, updated or deleted by the value of `Merge.group_by`."""
+    groups: dict[Group, Written] = field(default_factory=dict)
+    """The rows inserted, updated or deleted, by group."""
 
     def add(self, other: Merged) -> None:
         """Count `other` into this one."""
         for name in ("staged", "inserted", "updated", "unchanged", "rejected", "deleted"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        for group, rows in other.groups.items():
-            self.count(group, rows)
-
-    def count(self, group: Any, rows: int) -> None:  # noqa: ANN401 - whatever group_by gives
-        """Count `rows` written rows into their group."""
-        self.groups[group] = self.groups.get(group, 0) + rows
+        for group, written in other.groups.items():
+            self.groups.setdefault(group, Written()).add(written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +98,7 @@ class Merge:
             ``onupdate`` that the frame lacks is set by it.
         window: rows outside are rejected; None: every row may be written.
         replace: rows of the window that no frame holds are deleted by `finish`.
-        group_by: an SQL expression by which written rows are counted; ``t`` is the table:
-            ``(t.observed_at AT TIME ZONE 'UTC')::date``.
+        group_by: columns, or the `UtcDay` of one, by whose values written rows are counted.
         receipts: a table for `Receipts`, which make merging an unchanged frame again ten times cheaper. Not used with
             a window. Not for tables whose triggers write other values than they are given.
 
@@ -95,7 +112,7 @@ class Merge:
         *,
         window: Window | None = None,
         replace: bool = False,
-        group_by: str | None = None,
+        group_by: Sequence[str | UtcDay] = (),
         receipts: sa.Table | None = None,
     ) -> None:
         _check(connection, table, window, replace=replace)
@@ -105,7 +122,7 @@ class Merge:
         self._target = Target(table)
         self._window = window
         self._replace = replace
-        self._group_by = group_by
+        self._group_by = tuple(group_by)
         self._sql: MergeSql | None = None
         self._receipts: Receipts | None = None
         if receipts is not None and window is None:
@@ -166,14 +183,49 @@ class Merge:
         return merged
 
     def _merge_chunk(self, chunk: pa.Table) -> Merged:
-        rows = frames.last_of_each_key(frames.exact(chunk, self._target.table), self._target.keys)
-        sql = self._stage(rows.column_names)
-        self._copy(rows)
-        merged = self._write(sql, rows.num_rows)
+        rows = frames.last_of_each_key(chunk, self._target.table)
         repeated = chunk.num_rows - rows.num_rows
-        merged.staged += repeated
-        merged.unchanged += repeated
+        merged = Merged(staged=repeated, unchanged=repeated)
+        absent = self._absent(rows)
+        if absent is not None and self._insert(new := rows.filter(absent)):
+            rows = rows.filter(pc.invert(absent))
+            merged.add(Merged(new.num_rows, new.num_rows, groups=self._grouped(new)))
+        if rows.num_rows:
+            sql = self._stage(rows.column_names)
+            with self._refusals(rows):
+                self._copy(rows, STAGING)
+            merged.add(self._write(sql, rows.num_rows))
         return merged
+
+    def _absent(self, rows: pa.Table) -> pa.BooleanArray | None:
+        """Which of the rows' keys are not stored; None where finding out is impossible or would not pay."""
+        if self._window or not frames.is_ordered_alike(self._target.table):
+            return None
+        low, high = frames.key_range(rows, self._target.table)
+        limit = rows.num_rows // STORED_PART
+        try:
+            with self._connection.begin_nested():
+                stored = self._execute(self._target.stored_within, (*low, *high, limit + 1)).fetchall()
+        except psycopg.DataError:  # a key that the column cannot hold, or Python: a time beyond the year 9999
+            return None
+        return None if len(stored) > limit else frames.absent(rows, stored, self._target.table)
+
+    def _insert(self, rows: pa.Table) -> bool:
+        """Copy rows of absent keys into the table itself; False where another transaction has committed one of them.
+
+        In the order of the key: the index grows page after page, and two writers wait for each other in the same order.
+        """
+        with self._refusals(rows):
+            try:
+                with self._connection.begin_nested():
+                    self._copy(frames.in_order_of_key(rows, self._target.table), self._target.name)
+            except errors.UniqueViolation:
+                return False
+        return True
+
+    def _grouped(self, rows: pa.Table) -> dict[Group, Written]:
+        counted = frames.counted(rows, self._group_by) if self._group_by else {}
+        return {group: Written(inserted=count) for group, count in counted.items()}
 
     def _stage(self, columns: list[str]) -> MergeSql:
         """Make an empty staging table with `columns`, or empty the one of the frame before."""
@@ -182,15 +234,15 @@ class Merge:
             return self._sql
         if self._window and self._window.column not in columns:
             raise MergeError(f"{self._target.table.fullname}: {self._window.column} is missing; the window is about it")
-        self._sql = MergeSql(self._target, columns, self._group_by or "NULL::text")
+        self._sql = MergeSql(self._target, columns, self._group_by)
         self._execute(f"DROP TABLE IF EXISTS {STAGING}")
         self._execute(self._sql.create_staging)
         return self._sql
 
-    def _copy(self, rows: pa.Table) -> None:
-        statement = f"COPY {STAGING} ({quoted(*rows.column_names)}) FROM STDIN (FORMAT csv, NULL '')"
-        with self._refusals(rows), self._driver.cursor() as cursor, cursor.copy(statement) as copy:
-            for batch in rows.to_batches(max_chunksize=COPY_ROWS):
+    def _copy(self, rows: pa.Table, into: str) -> None:
+        statement = f"COPY {into} ({quoted(*rows.column_names)}) FROM STDIN (FORMAT csv, NULL '')"
+        with self._driver.cursor() as cursor, cursor.copy(statement) as copy:
+            for batch in frames.exact(rows, self._target.table).to_batches(max_chunksize=COPY_ROWS):
                 buffer = io.BytesIO()
                 pa_csv.write_csv(batch, buffer, _CSV)
                 copy.write(buffer.getbuffer())
@@ -224,23 +276,20 @@ class Merge:
 
     def _write_range(self, sql: MergeSql, keys: KeyRange, merged: Merged) -> None:
         stored = self._execute(self._target.first_from, (*keys.high, *keys.low)).fetchone() == (True,)
-        for updated, group, rows in self._written(sql, stored=stored):
-            merged.updated += rows if updated else 0
-            merged.inserted += 0 if updated else rows
-            if self._group_by:
-                merged.count(group, rows)
+        for inserted, updated, *group in self._written(sql, stored=stored):
+            self._count(merged, group, Written(inserted, updated))
 
-    def _written(self, sql: MergeSql, *, stored: bool) -> list[tuple[bool, Any, int]]:
-        """Run the writing statement in a savepoint; (whether updated, group, rows).
+    def _written(self, sql: MergeSql, *, stored: bool) -> list[tuple[Any, ...]]:
+        """Run the writing statement in a savepoint; rows inserted, updated, and their group's values.
 
         Where another transaction has committed one of the keys since we looked, run the slower one that expects it.
         """
         with self._refusals():
             try:
-                with self._driver.transaction():
+                with self._connection.begin_nested():
                     return self._execute(sql.upsert() if stored else sql.insert).fetchall()
             except errors.UniqueViolation:
-                with self._driver.transaction():
+                with self._connection.begin_nested():
                     return self._execute(sql.upsert(expect_others=True)).fetchall()
 
     def _reject_outside(self, window: Window) -> int:
@@ -253,11 +302,12 @@ class Merge:
     def _delete_missing(self, window: Window) -> None:
         # With an index every lookup is cheap, whatever the planner believes of a table without statistics.
         self._execute(f"CREATE INDEX ON {KEPT} ({quoted(*self._target.keys)})")
-        sql = MergeSql(self._target, [], self._group_by or "NULL::text")
-        for group, rows in self._execute(sql.delete_missing(window.column), (window.start, window.end)):
-            self.total.deleted += rows
-            if self._group_by:
-                self.total.count(group, rows)
+        sql = MergeSql(self._target, [], self._group_by)
+        for deleted, *group in self._execute(sql.delete_missing(window.column), (window.start, window.end)):
+            self._count(self.total, group, Written(deleted=deleted))
+
+    def _count(self, merged: Merged, group: Sequence[Any], written: Written) -> None:
+        merged.add(Merged(**asdict(written), groups={tuple(group): written} if self._group_by else {}))
 
     # -- the driver ---------------------------------------------------------------------------------------------
 

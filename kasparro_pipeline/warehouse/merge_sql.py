@@ -14,6 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.schema import ColumnElementColumnDefault
 
+from kasparro_pipeline.warehouse.frames import UtcDay
+
 STAGING = "kasparro_staging"
 KEPT = "kasparro_kept"
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
@@ -62,6 +64,11 @@ class Target:
             f"WHERE ({self._t_keys}) >= ({self._values}) ORDER BY {self._t_keys} LIMIT 1) t"
         )
 
+    @cached_property
+    def stored_within(self) -> str:
+        """The stored keys from a low to a high key; parameters: low, high, how many at most."""
+        return f"SELECT {self._t_keys} FROM {self.name} t WHERE {self.within_range} LIMIT %s"  # noqa: S608
+
     @property
     def _t_keys(self) -> str:
         return quoted(*self.keys, alias="t")
@@ -77,7 +84,7 @@ class MergeSql:
 
     target: Target
     columns: list[str]
-    group_by: str
+    group_by: tuple[str | UtcDay, ...]
 
     @cached_property
     def create_staging(self) -> str:
@@ -101,28 +108,27 @@ class MergeSql:
 
     @cached_property
     def insert(self) -> str:
-        """Insert all that is staged; returns (false, group, rows). Fails where a key is stored already."""
-        return f"WITH inserted AS ({self._write(STAGING)}) SELECT false, grp, count(*) FROM inserted GROUP BY grp"  # noqa: S608
+        """Insert all that is staged; returns (rows, 0, group ...). Fails where a key is stored already."""
+        return f"WITH inserted AS ({self._write(STAGING)}) {self._counted('count(*), 0', 'inserted')}"
 
     def upsert(self, *, expect_others: bool = False) -> str:
-        """Update what differs and insert what is absent; returns (whether updated, group, rows).
+        """Update what differs and insert what is absent; returns (inserted, updated, group ...).
 
         Fails where another transaction stores an absent key meanwhile, unless `expect_others`, which is slower.
         """
         inserted = self._write("differing WHERE NOT kasparro_stored", upserts=expect_others)
         return (
-            f"WITH differing AS MATERIALIZED ({self._differing}), inserted AS ({inserted}), "  # noqa: S608
+            f"WITH differing AS MATERIALIZED ({self._differing}), inserted AS ({inserted}), "
             f"updated AS ({self._write('differing WHERE kasparro_stored', upserts=True)}) "
-            "SELECT false, grp, count(*) FROM inserted GROUP BY grp "
-            "UNION ALL SELECT true, grp, count(*) FROM updated GROUP BY grp"
+            f"{self._counted('count(*), 0', 'inserted')} UNION ALL {self._counted('0, count(*)', 'updated')}"
         )
 
     def delete_missing(self, column: str) -> str:
-        """Delete rows whose `column` is within the two parameters and whose key was not kept."""
+        """Delete rows whose `column` is within the two parameters and whose key was not kept: (rows, group ...)."""
         return (
             f"WITH gone AS (DELETE FROM {self.target.name} t WHERE {quoted(column)} >= %s AND {quoted(column)} < %s "  # noqa: S608
             f"AND NOT EXISTS (SELECT FROM {KEPT} k WHERE {self._same_key('k')} OFFSET 0) RETURNING {self._group}) "
-            "SELECT grp, count(*) FROM gone GROUP BY grp"
+            f"{self._counted('count(*)', 'gone')}"
         )
 
     @cached_property
@@ -175,7 +181,11 @@ class MergeSql:
 
     @property
     def _group(self) -> str:
-        return f"({self.group_by}) AS grp"
+        return ", ".join(f"{_value(by)} AS grp{place}" for place, by in enumerate(self.group_by)) or "NULL"
+
+    def _counted(self, counts: str, rows: str) -> str:
+        names = [f"grp{place}" for place in range(len(self.group_by))]
+        return f"SELECT {', '.join([counts, *names])} FROM {rows} GROUP BY ({', '.join(names)})"  # noqa: S608
 
     @property
     def _columns(self) -> str:
@@ -184,3 +194,9 @@ class MergeSql:
     @property
     def _keys(self) -> str:
         return quoted(*self.target.keys)
+
+
+def _value(by: str | UtcDay) -> str:
+    if isinstance(by, UtcDay):
+        return f"({quoted(by.column, alias='t')} AT TIME ZONE 'UTC')::date"
+    return quoted(by, alias="t")

@@ -17,7 +17,7 @@ import psycopg
 import pyarrow as pa
 import sqlalchemy as sa
 
-from kasparro_pipeline.warehouse.frames import key_range
+from kasparro_pipeline.warehouse.frames import is_ordered_alike, key_range
 from kasparro_pipeline.warehouse.merge_sql import KeyRange, Target
 
 MIN_ROWS = 1_000
@@ -53,7 +53,7 @@ class Receipts:
 
     def of(self, rows: pa.Table) -> Receipt | None:
         """The receipt of these rows, written already or not; None for few rows, or keys of unknown order."""
-        if rows.num_rows < MIN_ROWS or not all(map(_is_ordered_alike, self._target.table.primary_key.columns)):
+        if rows.num_rows < MIN_ROWS or not is_ordered_alike(self._target.table):
             return None
         return Receipt(self, rows)
 
@@ -146,11 +146,6 @@ class Receipt:
     @property
     def _limit(self) -> int:
         return MAX_SPREAD * int(self._rows.num_rows)
-
-
-def _is_ordered_alike(key: sa.Column[Any]) -> bool:
-    """Whether Arrow and PostgreSQL put the key's values in the same order."""
-    return not isinstance(key.type, sa.String) or key.type.collation == "C"
 
 
 def _digest(rows: pa.Table, table: sa.Table) -> bytes:

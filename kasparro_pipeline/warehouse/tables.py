@@ -70,6 +70,7 @@ delivery = Table(
     Column("source_coin_id", KEY, comment="the coin a history answer is about; null: the payload names its coins"),
     Column("run_id", Text, comment="the Dagster run that fetched it"),
     Column("problem", Text, comment="reason code and sentence; the payload is only the beginning of a file"),
+    Column("is_ascii", Boolean, comment="no byte is beyond ASCII: nothing in doubt of a CSV file's encoding"),
     Column("parser_version", Text, comment="null until parsed"),
     Column("parsed_at", TIME),
     Column("parse_run_id", Text, comment="the Dagster run that parsed it"),

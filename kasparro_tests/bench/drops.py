@@ -2,7 +2,7 @@
 
 Each round takes in turns, so that a noisy machine harms all alike:
 
-- ``plain COPY``: the same rows into a logged table without key or index; reading the file is taken off;
+- ``plain COPY``: the same rows, read and parsed beforehand, into a logged table without key or index;
 - ``drop``: from the file to ``observation``, its blocks kept, quarantine and account written: what a run does;
 - ``dlt``: the same file by dlt (Arrow, ADBC), without key, raw copy or quarantine; where it is installed
   (``pip install -e '.[bench]'``).
@@ -44,6 +44,7 @@ from kasparro_pipeline.sources.csv.blocks import read_blocks
 from kasparro_pipeline.sources.csv.parse import parse_csv
 from kasparro_pipeline.sources.csv.reading import CsvReading
 from kasparro_pipeline.sources.drops import find_drops
+from kasparro_pipeline.sources.records import Payload
 from kasparro_pipeline.warehouse.database import create_engine, current_engine
 from kasparro_pipeline.warehouse.tables import SCHEMA, merge_receipt, metadata, observation
 from kasparro_tests.bench.loads import database, plain_copy
@@ -160,44 +161,27 @@ def _timed(work: Callable[[], None]) -> float:
 
 
 def _plain() -> float:
-    frames = _Frames()
+    frames = list(_frames())
 
     def copy() -> None:
         with current_engine().begin() as connection:
             plain_copy(connection, frames)
 
-    return _timed(copy) - frames.seconds
+    return _timed(copy)
 
 
-class _Frames:
+def _frames() -> Iterator[pa.Table]:
     """The observations in the file."""
+    (drop,) = find_drops(settings().drop_dir)
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        """Spent on reading them."""
-        self._frames = self._read()
+    def blocks() -> Iterator[Payload]:
+        return read_blocks(
+            drop.path, source=drop.source, partition="p", request=drop.partition, fetched_at=datetime.now(UTC)
+        )
 
-    def __iter__(self) -> Iterator[pa.Table]:
-        return self
-
-    def __next__(self) -> pa.Table:
-        started = time.perf_counter()
-        try:
-            return next(self._frames)
-        finally:
-            self.seconds += time.perf_counter() - started
-
-    def _read(self) -> Iterator[pa.Table]:
-        (drop,) = find_drops(settings().drop_dir)
-
-        def blocks():
-            return read_blocks(
-                drop.path, source=drop.source, partition="p", request=drop.partition, fetched_at=datetime.now(UTC)
-            )
-
-        dialect = READING.dialect(lambda: (block.body for block in blocks()), drop.partition, 2026)
-        for block in blocks():
-            yield parse_csv(delivered(block), dialect).observations
+    dialect = READING.dialect(lambda: (block.body for block in blocks()), drop.partition, 2026)
+    for block in blocks():
+        yield parse_csv(delivered(block), dialect).observations
 
 
 def _drop() -> float:
@@ -214,7 +198,7 @@ def _load(partitions: list[str]) -> None:
     )
     deliveries = Deliveries(current_engine(), "csv_*", partitions)
     run = SourceRun(current_engine, "bench", "csv_drops/observations", "bench", frozenset(["csv_bench"]))
-    load = ObservationLoad(current_engine, deliveries, CsvParser("bench", READING, FIRST_DAY, deliveries), run).load()
+    load = ObservationLoad(deliveries, CsvParser("bench", READING, FIRST_DAY, deliveries), run).load()
     context = dg.build_output_context(
         asset_key=["csv_drops", "observations"], definition_metadata={TABLE: observation.fullname}, run_id="bench"
     )

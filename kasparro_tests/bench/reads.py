@@ -92,15 +92,14 @@ def orm() -> FastAPI:
     class Unified(Base):
         __table__ = unified_assets
 
+    day, coin_id = unified_assets.c.day, unified_assets.c.coin_id
     app = FastAPI()
     engine = create_engine(sa.make_url(os.environ["DATABASE_URL"]))
 
     @app.get("/data")
     def page(offset: int = 0) -> object:
         with Session(engine) as session:
-            rows = session.scalars(
-                sa.select(Unified).order_by(Unified.day.desc(), Unified.coin_id).offset(offset).limit(100)
-            )
+            rows = session.scalars(sa.select(Unified).order_by(day.desc(), coin_id).offset(offset).limit(100))
             names = [column.name for column in unified_assets.columns]
             data = [{name: getattr(row, name) for name in names} for row in rows]
             total = session.scalar(sa.select(sa.func.count()).select_from(Unified))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from datetime import date, datetime, timedelta, timezone
 
 import pyarrow as pa
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kasparro_pipeline.warehouse import frames
-from kasparro_pipeline.warehouse.merge import Merge, MergeError, Window
+from kasparro_pipeline.warehouse.merge import Merge, MergeError, UtcDay, Window, Written
 from kasparro_pipeline.warehouse.merge_sql import KeyRange, MergeSql, Target
 from kasparro_tests.warehouse.things import counts, daily, merge, stored, thing, things
 
@@ -107,8 +107,8 @@ def test_a_frame_of_keys_alone(shop: sa.Engine) -> None:
 def test_written_rows_are_counted_by_group(shop: sa.Engine) -> None:
     merge(shop, things(("a", 1, "1"), ("b", 1, "1")))
     frame = things(("a", 1, "2"), ("b", 1, "1"), ("c", 1, "1"), ("c", 2, "1"))
-    assert merge(shop, frame, group_by="t.kind").groups == {"a": 1, "c": 2}
-    assert merge(shop, frame, group_by="t.kind").groups == {}
+    assert merge(shop, frame, group_by=["kind"]).groups == {("a",): Written(0, 1), ("c",): Written(2)}
+    assert merge(shop, frame, group_by=["kind"]).groups == {}
 
 
 class TestSelect:
@@ -151,9 +151,9 @@ class TestWindow:
     def test_replace_deletes_what_no_frame_holds(self, shop: sa.Engine) -> None:
         merge(shop, _days(date(2026, 5, 31), *(date(2026, 6, day) for day in range(1, 6))), table=daily)
         kept = [_days(date(2026, 6, 2)), _days(date(2026, 6, 4), date(2026, 7, 9))]
-        merged = merge(shop, *kept, table=daily, window=JUNE, replace=True, group_by="t.day")
+        merged = merge(shop, *kept, table=daily, window=JUNE, replace=True, group_by=["day"])
         assert counts(merged) == {"staged": 3, "unchanged": 2, "rejected": 1, "deleted": 3}
-        assert merged.groups == {date(2026, 6, day): 1 for day in (1, 3, 5)}
+        assert merged.groups == {(date(2026, 6, day),): Written(deleted=1) for day in (1, 3, 5)}
         remaining = [day for (day,) in stored(shop, "day", table=daily)]
         assert remaining == [date(2026, 5, 31), date(2026, 6, 2), date(2026, 6, 4)]
 
@@ -209,6 +209,31 @@ class TestRefused:
             merge(shop, things(("a", 1, "100")))
         with pytest.raises(MergeError, match=r'^shop\.thing: .*"note"'):
             merge(shop, pa.table({"kind": ["a", "b"], "no": [1, 1], "Note": ["same", "same"]}))
+
+
+class TestNewKeys:
+    """Rows whose keys are not stored go into the table itself."""
+
+    def test_beside_stored_ones_in_their_range(self, shop: sa.Engine) -> None:
+        merge(shop, things(*(("a", no, "1") for no in range(0, 100, 10))))
+        frame = things(*(("a", no, "2") for no in reversed(range(100))))
+        merged = merge(shop, frame, group_by=["kind"])
+        assert counts(merged) == {"staged": 100, "inserted": 90, "updated": 10}
+        assert merged.groups == {("a",): Written(90, 10)}
+        assert stored(shop) == [("a", no, "2") for no in range(100)]
+
+    def test_the_merge_stays_in_the_callers_transaction(self, shop: sa.Engine) -> None:
+        with shop.connect() as connection:
+            connection.begin()
+            Merge(connection, thing).frame(things(("a", 1, "1")))
+            connection.rollback()
+        assert stored(shop) == []
+
+    def test_days_of_times_are_utc_days(self, shop: sa.Engine) -> None:
+        late = datetime(2026, 6, 1, 23, 30, tzinfo=timezone(timedelta(hours=-2)))
+        frame = pa.table({"kind": ["a", "b"], "no": [1, 1], "at": pa.array([late, None], pa.timestamp("us", "+00:00"))})
+        merged = merge(shop, frame, group_by=[UtcDay("at"), "kind"])
+        assert merged.groups == {(date(2026, 6, 2), "a"): Written(1), (None, "b"): Written(1)}
 
 
 class TestConcurrency:
@@ -273,7 +298,7 @@ class TestPlans:
     @pytest.mark.parametrize("staged", [10, 20_000])
     def test_no_join_and_no_scan_of_the_table(self, filled: sa.Engine, staged: int) -> None:
         target = Target(thing)
-        sql = MergeSql(target, ["kind", "no", "price"], "NULL::text")
+        sql = MergeSql(target, ["kind", "no", "price"], ())
         keys = KeyRange(["k0", "1"], ["k9", "20000"])
         with filled.begin() as connection:
             Merge(connection, thing).frame(things(*((f"k{no % 10}", no, str(no)) for no in range(staged))))

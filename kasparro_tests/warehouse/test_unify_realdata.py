@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from kasparro_pipeline.components.observations import _newest, _write_coins
+from kasparro_pipeline.components.coin_names import _newest, _write_coins
 from kasparro_pipeline.identity.coins import SourceCoin, curated_rulings
 from kasparro_pipeline.identity.match import identify
 from kasparro_pipeline.sources.json_records import JsonMapping, parse_json

@@ -67,6 +67,7 @@ def read_blocks(path: Path, *, source: str, partition: str, request: str, fetche
                     checkpoint = Checkpoint(cursor, complete=True)
                 yield Payload(
                     *(source, partition, position, fetched_at, block.body, request, first_record, checkpoint),
+                    is_ascii=block.body.isascii(),
                     problem=block.problem,
                 )
                 first_record += block.lines

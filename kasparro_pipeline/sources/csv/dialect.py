@@ -88,20 +88,26 @@ class CsvDialect:
         }
 
 
-def read_dialect(
-    blocks: Blocks, mapping: CsvMapping, request: str, formats: Iterable[CsvFormat] = (), latest_year: int = 2099
+def read_dialect(  # noqa: PLR0913
+    blocks: Blocks,
+    mapping: CsvMapping,
+    request: str,
+    formats: Iterable[CsvFormat] = (),
+    latest_year: int = 2099,
+    *,
+    beyond_ascii: Blocks | None = None,
 ) -> CsvDialect:
     """How to read the file whose `blocks` these are.
 
     `request` is the file's path below the drop folder; `latest_year` the one it was fetched in, after which no date in
-    it can lie. Nothing is raised for a file that cannot be read: see `CsvDialect.problem` (``empty_file``,
-    ``binary_file``, ``encoding``, ``no_known_column``, ``not_usd``, ``ambiguous_pair``, ``ambiguous_dates``,
-    ``ambiguous_numbers``).
+    it can lie; `beyond_ascii` are those of the blocks that may hold more than ASCII, where that is known. Nothing is
+    raised for a file that cannot be read: see `CsvDialect.problem` (``empty_file``, ``binary_file``, ``encoding``,
+    ``no_known_column``, ``not_usd``, ``ambiguous_pair``, ``ambiguous_dates``, ``ambiguous_numbers``).
     """
     told = format_of(request, formats)
     first = next(iter(blocks()), b"")
     try:
-        encoding = told.encoding_of(first) or find_encoding(blocks())
+        encoding = told.encoding_of(first) or find_encoding(first, (beyond_ascii or blocks)())
         check_text(first, encoding)
         layout = find_layout(decode(first, encoding)[0], mapping.with_columns(told.header_names), request, told.given)
         dialect = CsvDialect(encoding, layout, told.date_order)

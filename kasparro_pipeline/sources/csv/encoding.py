@@ -35,12 +35,15 @@ def utf16(head: bytes) -> Utf16 | None:
     return "utf-16-le" if second > first else "utf-16-be"
 
 
-def find_encoding(blocks: Iterable[bytes]) -> str:
-    """The encoding of a file: UTF-8 unless most of its lines beyond ASCII are none, and then Windows-1252."""
+def find_encoding(head: bytes, blocks: Iterable[bytes]) -> str:
+    """The encoding of a file that begins with `head`, by those `blocks` of it that may not be ASCII alone.
+
+    UTF-8 unless most of the lines beyond ASCII are none, and then Windows-1252.
+    """
+    if kind := utf16(head):
+        return kind
     valid = invalid = 0
-    for number, block in enumerate(blocks):
-        if number == 0 and (kind := utf16(block)):
-            return kind
+    for block in blocks:
         if block.isascii():
             continue
         for line in block.split(b"\n"):

@@ -32,8 +32,16 @@ class CsvReading:
         """All that decides what is made of the same bytes; has a stable repr."""
         return sorted(self.mapping.columns.items()), self.formats
 
-    def dialect(self, blocks: Blocks, request: str, latest_year: int, problem: str | None = None) -> CsvDialect:
+    def dialect(
+        self,
+        blocks: Blocks,
+        request: str,
+        latest_year: int,
+        problem: str | None = None,
+        *,
+        beyond_ascii: Blocks | None = None,
+    ) -> CsvDialect:
         """How to read the file with these blocks; see `read_dialect` and, for `problem`, `Payload.problem`."""
         if problem is not None:
             return refused_file(problem)
-        return read_dialect(blocks, self.mapping, request, self.formats, latest_year)
+        return read_dialect(blocks, self.mapping, request, self.formats, latest_year, beyond_ascii=beyond_ascii)

@@ -31,8 +31,8 @@ def test_encodings_are_told_and_read_exactly(codec, encoding):
 
 def test_the_encoding_is_that_of_the_whole_file():
     ascii_block = b"a,b\n" * 10
-    assert find_encoding([ascii_block, "é\n".encode("cp1252"), ascii_block]) == "cp1252"
-    assert find_encoding([ascii_block, "é\né\n".encode(), b"\xe9\n"]) == "utf-8"
+    assert find_encoding(ascii_block, [ascii_block, "é\n".encode("cp1252"), ascii_block]) == "cp1252"
+    assert find_encoding(ascii_block, [ascii_block, "é\né\n".encode(), b"\xe9\n"]) == "utf-8"
 
 
 def test_a_broken_line_in_utf8_costs_one_record():
@@ -61,7 +61,7 @@ def test_a_nul_far_down_costs_one_record():
 
 @given(st.binary(max_size=60))
 def test_any_bytes_have_an_encoding_and_can_be_decoded(content):
-    encoding = find_encoding([content])
+    encoding = find_encoding(content, [content])
     text, clean = decode(content, encoding)
     assert clean == ("\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text))
     for kind in ("utf-16-le", "utf-16-be"):
