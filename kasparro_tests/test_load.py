@@ -32,6 +32,7 @@ from kasparro_tests.sources.vendor import Reply, running_vendor
 
 REALDATA = Path(os.environ.get("KASPARRO_REALDATA") or "/nonexistent")
 VENDORS = ("coingecko", "coinpaprika")
+LISTS = tuple(f"{vendor}_list" for vendor in VENDORS)
 
 
 @dataclass
@@ -110,7 +111,7 @@ def assert_accounts_add_up(environment_: Environment) -> None:
     for row in rows:
         assert row.parser_version is not None, row.request
         assert row.records == row.inserted + row.updated + row.unchanged + row.quarantined, row.request
-    inserted = sum(row.inserted for row in rows)
+    inserted = sum(row.inserted for row in rows if row.source not in LISTS)
     assert environment_.count(observation) == inserted
 
 
@@ -128,7 +129,7 @@ def assert_changes_nothing(environment_: Environment) -> None:
 def test_everything_is_loaded(loaded) -> None:
     _, report = loaded
     assert not report.failed, report
-    assert {source.source for source in report.sources} == {*VENDORS, "csv_sample_exchange"}
+    assert {source.source for source in report.sources} == {*VENDORS, *LISTS, "csv_sample_exchange"}
     assert all(s.records and s.inserted == s.records - s.quarantined - s.unchanged for s in report.sources)
     assert report.days_unified >= 1
 
@@ -182,7 +183,9 @@ def test_a_load_over_midnight_fetches_the_new_days_snapshot(server, template, si
             report = Loader().load(["coinpaprika"])
         assert not report.failed, report
         snapshot = sa.select(delivery.c.records).where(
-            delivery.c.partition == str(environment_.today), delivery.c.source_coin_id.is_(None)
+            delivery.c.source == "coinpaprika",
+            delivery.c.partition == str(environment_.today),
+            delivery.c.source_coin_id.is_(None),
         )
         ((records,),) = environment_.rows(snapshot)
         assert records > 100
@@ -239,8 +242,10 @@ def test_a_vendor_that_refuses_does_not_stop_the_others(server, template, simula
         assert error.startswith("coingecko: GET http://127.0.0.1:")
         assert "403" in error
         assert "<html>Forbidden" in error
+        assert "403" in (by_source.pop("coingecko_list").error or "")
         assert {name for name, s in by_source.items() if s.inserted and s.error is None} == {
             "coinpaprika",
+            "coinpaprika_list",
             "csv_sample_exchange",
         }
         unified = sa.select(sa.func.max(unified_assets.c.source_count)).where(
@@ -261,7 +266,7 @@ def recorded_vendors() -> Iterator[str]:
             split = urlsplit(self.path)
             page = int(parse_qs(split.query).get("page", ["1"])[0])
             body = tickers if split.path == "/v1/tickers" else exact if page == 1 else b"[]"
-            self.send_response(200)
+            self.send_response(200 if split.path in {"/v1/tickers", "/api/v3/coins/markets"} else 404)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

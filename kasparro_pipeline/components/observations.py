@@ -18,13 +18,15 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from kasparro_pipeline.components import accounts
+from kasparro_pipeline.components.accounts import COUNTS
 from kasparro_pipeline.components.drift import DriftError, DriftWatch, Shaped
 from kasparro_pipeline.components.source_run import SourceRun
 from kasparro_pipeline.components.statements import Settled, Statements, settle
 from kasparro_pipeline.components.withdrawals import Withdrawals
 from kasparro_pipeline.io_managers.postgres import Load
 from kasparro_pipeline.io_managers.raw_payload import Deliveries, Kept, Rank
-from kasparro_pipeline.sources.records import ParsedPayload, Quarantined
+from kasparro_pipeline.sources.records import ParsedPayload
 from kasparro_pipeline.warehouse.merge import Merged
 from kasparro_pipeline.warehouse.tables import delivery, quarantine, source_coin, touched_day
 
@@ -35,7 +37,6 @@ BEING_READ = timedelta(hours=1)
 _NULLS = pc.ScalarAggregateOptions(skip_nulls=False)
 MAX_COINS = 200_000
 """Rows about coins that are held in memory."""
-COUNTS = ("records", "inserted", "updated", "unchanged", "quarantined")
 
 
 class Parser(Protocol):
@@ -124,7 +125,7 @@ class ObservationLoad:
             if last is not None:
                 days, rows = withdrawals.settle(last.source, last.partition, last.fetched_at)
                 self._days |= days
-                connection.execute(sa.update(delivery).where(*_is(last)).values(withdrawn=rows))
+                connection.execute(sa.update(delivery).where(*accounts.is_delivery(last)).values(withdrawn=rows))
 
     def _is_due(self) -> sa.ColumnElement[bool]:
         """Whether a delivery was never parsed, or (unless only those are wanted) by another version of the parser."""
@@ -203,12 +204,10 @@ class ObservationLoad:
             "unchanged": merged.unchanged + parsed.settled.overruled + parsed.records.duplicates,
             "quarantined": len(quarantined),
         }
-        if sum(counts.values()) != 2 * counts["records"]:
-            raise AssertionError(f"{kept.request}: the account does not add up: {counts}")
         extent = _extent(parsed.records.observations)
         self._write_account(connection, _Account(kept, parsed.version, counts, extent))
         if not parsed.keeps_quarantine:
-            self._write_quarantine(connection, kept, parsed.version, quarantined)
+            accounts.write_quarantine(connection, kept, parsed.version, self._run.run_id, quarantined)
         self._coins.add(connection, parsed.settled.observations)
         self._current = None
 
@@ -227,51 +226,12 @@ class ObservationLoad:
 
     def _write_account(self, connection: sa.Connection, account: _Account) -> None:
         kept = account.kept
-        values = {
-            "parser_version": account.version,
-            "parsed_at": sa.func.clock_timestamp(),
-            "parse_run_id": self._run.run_id,
-            **dict.fromkeys(EXTENT),
-            **account.extent,
-            **account.counts,
-        }
-        connection.execute(sa.update(delivery).where(*_is(kept)).values(values))
+        extent = dict.fromkeys(EXTENT) | account.extent
+        accounts.write_account(connection, kept, account.version, self._run.run_id, account.counts, extent)
         self._latest[kept.source] = max(self._latest_parsed(connection, kept.source) or kept.rank, kept.rank)
         sums = self._sums.setdefault(kept.source, dict.fromkeys(COUNTS, 0))
         for name, count in account.counts.items():
             sums[name] += count
-
-    def _write_quarantine(
-        self, connection: sa.Connection, kept: Kept, version: str, quarantined: list[Quarantined]
-    ) -> None:
-        """The payload's quarantined records and no others: what parses now leaves the quarantine."""
-        of_payload = (quarantine.c.source == kept.source, quarantine.c.payload_sha256 == kept.sha256)
-        positions = [refused.position for refused in quarantined]
-        connection.execute(sa.delete(quarantine).where(*of_payload, quarantine.c.position.not_in(positions)))
-        if not positions:
-            return
-        statement = insert(quarantine)
-        replaced = ("location", "reason_code", "reason", "record", "parser_version", "run_id")
-        connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=["source", "payload_sha256", "position"],
-                set_={name: statement.excluded[name] for name in replaced},
-            ),
-            [
-                {
-                    "source": kept.source,
-                    "payload_sha256": kept.sha256,
-                    "position": refused.position,
-                    "location": refused.location,
-                    "reason_code": refused.reason_code,
-                    "reason": refused.reason,
-                    "record": refused.record,
-                    "parser_version": version,
-                    "run_id": self._run.run_id,
-                }
-                for refused in quarantined
-            ],
-        )
 
 
 def _parsed_before(connection: sa.Connection, kept: Kept, version: str) -> _Account | None:
@@ -353,11 +313,6 @@ def _place(columns: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401 - columns of t
 
 def _ranked_above(kept: Kept) -> sa.ColumnElement[bool]:
     return sa.tuple_(*_place(delivery.c)) > sa.tuple_(*map(sa.literal, kept.rank))
-
-
-def _is(kept: Kept) -> list[sa.ColumnElement[bool]]:
-    """The delivery, by its key."""
-    return [delivery.columns[name] == getattr(kept, name) for name in ("source", "partition", "position", "fetched_at")]
 
 
 def _extent(observations: pa.Table) -> dict[str, Any]:
