@@ -14,11 +14,13 @@ from pathlib import Path
 from time import sleep
 from urllib.parse import parse_qs, urlsplit
 
+import dagster as dg
 import pytest
 import sqlalchemy as sa
 import uvicorn
 
 from kasparro_pipeline import load
+from kasparro_pipeline.definitions import defs
 from kasparro_pipeline.load import Loader, LoadReport
 from kasparro_pipeline.services import environment
 from kasparro_pipeline.settings import settings
@@ -26,7 +28,18 @@ from kasparro_pipeline.simulator.app import create_app
 from kasparro_pipeline.simulator.drops import write_today
 from kasparro_pipeline.stack import enter
 from kasparro_pipeline.warehouse.database import create_engine, current_engine
-from kasparro_pipeline.warehouse.tables import delivery, observation, quarantine, raw_payload, unified_assets
+from kasparro_pipeline.warehouse.tables import (
+    coin_contract,
+    coin_identity,
+    coin_listing,
+    delivery,
+    observation,
+    quarantine,
+    raw_payload,
+    unified_assets,
+    vendor_call,
+)
+from kasparro_tests.api.serving import app_on, served
 from kasparro_tests.conftest import _new_database
 from kasparro_tests.sources.vendor import Reply, running_vendor
 
@@ -159,6 +172,84 @@ def test_bitcoin_is_one_coin_of_three_sources_with_coingeckos_price(loaded) -> N
 
 def test_the_second_load_changes_nothing(loaded) -> None:
     assert_changes_nothing(loaded[0])
+
+
+def method_of(env: Environment, source: str, key: str) -> tuple[str, str, str]:
+    c = coin_identity.c
+    query = sa.select(c.coin_id, c.method, c.evidence).where(c.source == source, c.source_coin_id == key)
+    return tuple(env.rows(query)[0])
+
+
+def test_what_the_vendors_call_otherwise_is_one_coin_by_its_contract(loaded) -> None:
+    env, report = loaded
+    assert not report.failed, report
+    coin_id, method, evidence = method_of(env, "coinpaprika", "qnt-quant")
+    assert (coin_id, method) == ("quant-network", "contract")
+    assert "0x4a220e6096b25eadb88358cb44068a3248254675 on ethereum" in evidence
+    row = sa.select(unified_assets.c.source_count).where(
+        unified_assets.c.coin_id == "quant-network", unified_assets.c.day == env.today
+    )
+    assert env.rows(row) == [(2,)]
+
+
+def test_what_stands_for_a_coin_elsewhere_stays_a_coin_of_its_own(loaded) -> None:
+    env, _ = loaded
+    assert method_of(env, "coinpaprika", "weth-weth")[:2] == ("weth", "contract")
+    assert method_of(env, "coingecko", "binance-peg-weth")[:2] == ("binance-peg-weth", "own")
+    assert method_of(env, "coingecko", "wrapped-bitcoin")[0] != method_of(env, "coingecko", "bitcoin")[0]
+
+
+def test_every_record_of_a_list_is_accounted_for_and_its_bytes_are_kept(loaded) -> None:
+    env, report = loaded
+    by_source = {source.source: source for source in report.sources}
+    kept = env.rows(
+        sa.select(delivery.c.source, sa.func.count(), sa.func.sum(delivery.c.records))
+        .join(raw_payload, (raw_payload.c.source == delivery.c.source) & (raw_payload.c.sha256 == delivery.c.sha256))
+        .where(delivery.c.source.in_(LISTS))
+        .group_by(delivery.c.source)
+    )
+    assert {row[0]: row[1] for row in kept} == {"coingecko_list": 1, "coinpaprika_list": 10}
+    assert {row[0]: int(row[2]) for row in kept} == {name: by_source[name].inserted for name in LISTS}
+    assert env.count(coin_listing) == 432 + 388  # CoinPaprika's list has a coin that is no longer traded
+    coins = sa.select(coin_listing.c.source_coin_id).where(~coin_listing.c.listed)
+    assert env.rows(coins) == [("ftt-ftx-token",)]
+    assert by_source["coinpaprika_list"].inserted == 388 + len(
+        env.rows(sa.select(coin_contract).where(coin_contract.c.source == "coinpaprika"))
+    )
+
+
+def test_a_list_is_due_once_a_day_and_counts_against_its_vendors_budget(loaded) -> None:
+    env, _ = loaded
+    calls = {row.source: row.calls for row in env.rows(sa.select(vendor_call))}
+    assert calls.keys() == {"coingecko", "coinpaprika"}
+    assert calls["coinpaprika"] >= 11
+    report = Loader().load(["coinpaprika_list"])
+    assert report.sources == []
+    assert {row.source: row.calls for row in env.rows(sa.select(vendor_call))} == calls
+
+
+def test_only_listed_coins_are_no_coins(loaded) -> None:
+    env, _ = loaded
+    delisted = sa.select(coin_identity).where(
+        coin_identity.c.source == "coinpaprika", coin_identity.c.source_coin_id == "ftt-ftx-token"
+    )
+    assert env.rows(delisted) == []
+
+
+def test_the_lineage_leads_from_the_lists_to_the_coins() -> None:
+    graph = defs().resolve_asset_graph()
+    parents = {key.to_user_string() for key in graph.get(dg.AssetKey("coins")).parent_keys}
+    assert {"coingecko_list/coins", "coinpaprika_list/coins", "coingecko/observations"} <= parents
+    assert graph.get(dg.AssetKey(["coingecko_list", "coins"])).parent_keys == {dg.AssetKey(["coingecko_list", "raw"])}
+
+
+def test_the_api_shows_by_which_evidence(loaded) -> None:
+    env, _ = loaded
+    with served(app_on(env.engine.url)) as client:
+        found = client.get("/coins/quant-network").json()["data"]["identities"]
+    (told,) = (row for row in found if row["source"] == "coinpaprika")
+    assert told["method"] == "contract"
+    assert "the contract address on a chain is equal: 0x4a22" in told["evidence"]
 
 
 def test_a_past_day_is_never_given_todays_numbers(loaded) -> None:
