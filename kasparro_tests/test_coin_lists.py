@@ -22,8 +22,8 @@ from kasparro_pipeline.warehouse.tables import (
     unified_assets,
 )
 from kasparro_tests.sources.vendor import Reply, Vendor, running_vendor
-from kasparro_tests.test_api_source import NOT_ASKED, definitions, markets, run_job
-from kasparro_tests.test_load import Environment, kasparro, simulator
+from kasparro_tests.test_api_source import NOT_ASKED, REPLAY, definitions, markets, replaying, run_job
+from kasparro_tests.test_load import REALDATA, Environment, kasparro, simulator
 
 __all__ = ["definitions", "simulator"]  # fixtures
 FAILURES = {
@@ -99,3 +99,23 @@ def test_a_platform_that_the_vendor_does_not_know_is_passed_over(  # noqa: PLR09
         assert {row.chain for row in env.rows(sa.select(coin_contract))} == {"ethereum"}
         done = sa.select(checkpoint.c.complete).where(checkpoint.c.source == "coinpaprika_list")
         assert env.rows(done) == [(True,)]
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not REPLAY.is_file(), reason="KASPARRO_REALDATA names no folder with a replay server beside it")
+def test_recorded_lists_are_kept_and_read_to_the_last_record(server, template, tmp_path, definitions) -> None:
+    lists = {"coingecko": "list/2025-03-31_17142_coins.json", "coinpaprika": "coins_2021-08-12_7250.json"}
+    files = {vendor: REALDATA / vendor / name for vendor, name in lists.items()}
+    options = ("--coins-list", files["coingecko"], "--coins", files["coinpaprika"])
+    with replaying(*options) as url, kasparro(server, template, tmp_path, f"{url}/api/v3", f"{url}/v1") as env:
+        for inserted, unchanged in ((1, 0), (0, 1)):
+            for vendor, records in (("coingecko", 17142), ("coinpaprika", 7250)):
+                assert run_job(definitions, f"{vendor}_list") is None
+                counts = sa.select(delivery.c.records, delivery.c.inserted, delivery.c.unchanged)
+                newest = counts.where(delivery.c.source == f"{vendor}_list").order_by(delivery.c.fetched_at.desc())
+                assert env.rows(newest.limit(1)) == [(records, inserted * records, unchanged * records)]
+        assert env.count(coin_listing) == 17142 + 7250
+        assert env.count(raw_payload) == 2
+        listed = sa.select(sa.func.count()).where(coin_listing.c.source == "coinpaprika", coin_listing.c.listed)
+        active = sum(record["is_active"] for record in json.loads(files["coinpaprika"].read_bytes()))
+        assert env.rows(listed) == [(active,)]

@@ -225,6 +225,14 @@ def test_an_equal_contract_is_more_than_equal_words() -> None:
     assert by_key(matched(one, other, namesake))[namesake.key].method == "own"
 
 
+def test_what_was_joined_by_its_words_is_joined_by_its_contract_once_that_is_known() -> None:
+    before = by_key(matched(GECKO_BTC, PAPRIKA_BTC))
+    coins = [replace(coin, contracts=at(ethereum="0xabc1")) for coin in (GECKO_BTC, PAPRIKA_BTC)]
+    now = by_key(matched(*coins, existing=before))
+    assert {(row.coin_id, row.method) for row in now.values()} == {("bitcoin", "contract")}
+    assert by_key(matched(*coins, existing=now)) == now
+
+
 def test_other_contracts_keep_namesakes_apart() -> None:
     one = gecko("alpha", "aaa", "Alpha", contracts=at(ethereum="0x1"))
     other = paprika("aaa-alpha", "AAA", "Alpha", contracts=at(ethereum="0x2"))
