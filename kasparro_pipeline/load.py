@@ -91,6 +91,7 @@ class Loader:
         if tree is None:
             raise KasparroError("no component was found in kasparro_pipeline/defs; is the installation whole?")
         self._api = {source.source: source for source in tree.get_all_components(ApiSource)}
+        self._lists = {source.listing.name: source.listing for source in self._api.values() if source.listing}
         self._files = {source.name: source for source in tree.get_all_components(CsvSource)}
         self._asked = set(self._api)
         self._priorities = priorities_of(self._api.values(), self._files.values())
@@ -102,8 +103,9 @@ class Loader:
     ) -> LoadReport:
         """Fetch what is due, parse it, and unify the days touched; loading the same again changes nothing.
 
-        `sources` are names of API sources or drop folders (``csv_<folder>``), or ``csv_drops`` for all drops; None:
-        everything. `first` and `last` (both included) name days of the API sources; by default today alone.
+        `sources` are names of API sources, of their lists (``<source>_list``, which its source brings along), of drop
+        folders (``csv_<folder>``), or ``csv_drops`` for all drops; None: everything. `first` and `last` (both included)
+        name days of the API sources; by default today alone.
 
         Raises:
             KasparroError: a source that there is not, or days that are none.
@@ -119,8 +121,14 @@ class Loader:
                     # Midnight came before the vendor was asked: the day had become a past one, without a snapshot.
                     self._run(name, now, now)
                 self._parse_waiting(name, [name], delivery.c.parser_version.is_(None))
+        for name, listing in self._lists.items():
+            # After the snapshots: prices do not wait for a list that fails.
+            if {name, listing.vendor} & chosen:
+                if last in (None, date.fromisoformat(today())) and listing.is_due():
+                    self._run(name, today(), today())
+                self._parse_waiting(name, [name], delivery.c.parser_version.is_(None), asset=listing.asset_key)
         for name in self._files:
-            folders = None if name in chosen else chosen - set(self._api)
+            folders = None if name in chosen else chosen - set(self._api) - set(self._lists)
             if folders is None or folders:
                 self._load_files(name, folders)
         return self.unify()
@@ -129,6 +137,8 @@ class Loader:
         """Parse from kept payloads what another version of its parser has parsed, and unify; no vendor is asked."""
         for name, source in self._api.items():
             self._parse_waiting(name, [name], _stale(source.parser_version))
+        for name, listing in self._lists.items():
+            self._parse_waiting(name, [name], _stale(listing.parser_version), asset=listing.asset_key)
         for name, files in self._files.items():
             self._parse_waiting(name, None, _stale(files.parser_version))
         with current_engine().begin() as connection:
@@ -148,8 +158,11 @@ class Loader:
         for name in self._api:
             if source in (None, name):
                 self._parse_waiting(name, [name], waits, {ONLY_WAITING: "true"})
+        for name, listing in self._lists.items():
+            if source in (None, name):
+                self._parse_waiting(name, [name], waits, {ONLY_WAITING: "true"}, listing.asset_key)
         for name in self._files:
-            if source is None or source not in self._api:
+            if source is None or source not in {*self._api, *self._lists}:
                 self._parse_waiting(name, None, waits, {ONLY_WAITING: "true"})
         report = self.unify()
         with current_engine().connect() as connection:
@@ -157,7 +170,7 @@ class Loader:
         return report
 
     def _chosen(self, sources: Sequence[str] | None) -> set[str]:
-        known = {*self._api, *self._files}
+        known = {*self._api, *self._lists, *self._files}
         if not sources:
             return known
         known |= {drop.source for drop in find_drops(settings().drop_dir)}
@@ -185,6 +198,7 @@ class Loader:
         sources: list[str] | None,
         waiting: sa.ColumnElement[bool],
         tags: dict[str, str] | None = None,
+        asset: dg.AssetKey | None = None,
     ) -> None:
         """Parse what was kept and never parsed: what a run that died, or failed half way, has left behind."""
         ours = delivery.c.source.in_(sources) if sources else delivery.c.source.startswith("csv_", autoescape=True)
@@ -195,7 +209,7 @@ class Loader:
         else:
             ranges = key_ranges(keys, list(self._instance.get_dynamic_partitions(drops().name or "")))
         for start, end in ranges:
-            self._run(name, start, end, [dg.AssetKey([name, "observations"])], tags)
+            self._run(name, start, end, [asset or dg.AssetKey([name, "observations"])], tags)
 
     def unify(self) -> LoadReport:
         """Unify the days touched; nothing is fetched or parsed."""

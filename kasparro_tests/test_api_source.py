@@ -211,12 +211,12 @@ def test_a_coin_without_a_history_does_not_stop_the_others(loading, load) -> Non
 
 
 @contextmanager
-def replaying() -> Iterator[str]:
-    """Recorded answers behind the vendors' paths, by the server that comes with them."""
+def replaying(*more: str | Path) -> Iterator[str]:
+    """Recorded answers behind the vendors' paths, by the server that comes with them; `more` are its options."""
     command = [sys.executable, REPLAY, "--port", "0"]
     command += ["--coingecko", REALDATA / "coingecko/markets/2022-08-02_top250.json"]
     command += ["--coinpaprika", REALDATA / "coinpaprika/tickers_2021-08-12_3795.json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([*command, *more], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             yield process.stdout.readline().split()[-1]

@@ -14,11 +14,13 @@ from pathlib import Path
 from time import sleep
 from urllib.parse import parse_qs, urlsplit
 
+import dagster as dg
 import pytest
 import sqlalchemy as sa
 import uvicorn
 
 from kasparro_pipeline import load
+from kasparro_pipeline.definitions import defs
 from kasparro_pipeline.load import Loader, LoadReport
 from kasparro_pipeline.services import environment
 from kasparro_pipeline.settings import settings
@@ -26,12 +28,24 @@ from kasparro_pipeline.simulator.app import create_app
 from kasparro_pipeline.simulator.drops import write_today
 from kasparro_pipeline.stack import enter
 from kasparro_pipeline.warehouse.database import create_engine, current_engine
-from kasparro_pipeline.warehouse.tables import delivery, observation, quarantine, raw_payload, unified_assets
+from kasparro_pipeline.warehouse.tables import (
+    coin_contract,
+    coin_identity,
+    coin_listing,
+    delivery,
+    observation,
+    quarantine,
+    raw_payload,
+    unified_assets,
+    vendor_call,
+)
+from kasparro_tests.api.serving import app_on, served
 from kasparro_tests.conftest import _new_database
 from kasparro_tests.sources.vendor import Reply, running_vendor
 
 REALDATA = Path(os.environ.get("KASPARRO_REALDATA") or "/nonexistent")
 VENDORS = ("coingecko", "coinpaprika")
+LISTS = tuple(f"{vendor}_list" for vendor in VENDORS)
 
 
 @dataclass
@@ -110,7 +124,7 @@ def assert_accounts_add_up(environment_: Environment) -> None:
     for row in rows:
         assert row.parser_version is not None, row.request
         assert row.records == row.inserted + row.updated + row.unchanged + row.quarantined, row.request
-    inserted = sum(row.inserted for row in rows)
+    inserted = sum(row.inserted for row in rows if row.source not in LISTS)
     assert environment_.count(observation) == inserted
 
 
@@ -128,7 +142,7 @@ def assert_changes_nothing(environment_: Environment) -> None:
 def test_everything_is_loaded(loaded) -> None:
     _, report = loaded
     assert not report.failed, report
-    assert {source.source for source in report.sources} == {*VENDORS, "csv_sample_exchange"}
+    assert {source.source for source in report.sources} == {*VENDORS, *LISTS, "csv_sample_exchange"}
     assert all(s.records and s.inserted == s.records - s.quarantined - s.unchanged for s in report.sources)
     assert report.days_unified >= 1
 
@@ -160,6 +174,84 @@ def test_the_second_load_changes_nothing(loaded) -> None:
     assert_changes_nothing(loaded[0])
 
 
+def method_of(env: Environment, source: str, key: str) -> tuple[str, str, str]:
+    c = coin_identity.c
+    query = sa.select(c.coin_id, c.method, c.evidence).where(c.source == source, c.source_coin_id == key)
+    return tuple(env.rows(query)[0])
+
+
+def test_what_the_vendors_call_otherwise_is_one_coin_by_its_contract(loaded) -> None:
+    env, report = loaded
+    assert not report.failed, report
+    coin_id, method, evidence = method_of(env, "coinpaprika", "qnt-quant")
+    assert (coin_id, method) == ("quant-network", "contract")
+    assert "0x4a220e6096b25eadb88358cb44068a3248254675 on ethereum" in evidence
+    row = sa.select(unified_assets.c.source_count).where(
+        unified_assets.c.coin_id == "quant-network", unified_assets.c.day == env.today
+    )
+    assert env.rows(row) == [(2,)]
+
+
+def test_what_stands_for_a_coin_elsewhere_stays_a_coin_of_its_own(loaded) -> None:
+    env, _ = loaded
+    assert method_of(env, "coinpaprika", "weth-weth")[:2] == ("weth", "contract")
+    assert method_of(env, "coingecko", "binance-peg-weth")[:2] == ("binance-peg-weth", "own")
+    assert method_of(env, "coingecko", "wrapped-bitcoin")[0] != method_of(env, "coingecko", "bitcoin")[0]
+
+
+def test_every_record_of_a_list_is_accounted_for_and_its_bytes_are_kept(loaded) -> None:
+    env, report = loaded
+    by_source = {source.source: source for source in report.sources}
+    kept = env.rows(
+        sa.select(delivery.c.source, sa.func.count(), sa.func.sum(delivery.c.records))
+        .join(raw_payload, (raw_payload.c.source == delivery.c.source) & (raw_payload.c.sha256 == delivery.c.sha256))
+        .where(delivery.c.source.in_(LISTS))
+        .group_by(delivery.c.source)
+    )
+    assert {row[0]: row[1] for row in kept} == {"coingecko_list": 1, "coinpaprika_list": 10}
+    assert {row[0]: int(row[2]) for row in kept} == {name: by_source[name].inserted for name in LISTS}
+    assert env.count(coin_listing) == 432 + 388  # CoinPaprika's list has a coin that is no longer traded
+    coins = sa.select(coin_listing.c.source_coin_id).where(~coin_listing.c.listed)
+    assert env.rows(coins) == [("ftt-ftx-token",)]
+    assert by_source["coinpaprika_list"].inserted == 388 + len(
+        env.rows(sa.select(coin_contract).where(coin_contract.c.source == "coinpaprika"))
+    )
+
+
+def test_a_list_is_due_once_a_day_and_counts_against_its_vendors_budget(loaded) -> None:
+    env, _ = loaded
+    calls = {row.source: row.calls for row in env.rows(sa.select(vendor_call))}
+    assert calls.keys() == {"coingecko", "coinpaprika"}
+    assert calls["coinpaprika"] >= 11
+    report = Loader().load(["coinpaprika_list"])
+    assert report.sources == []
+    assert {row.source: row.calls for row in env.rows(sa.select(vendor_call))} == calls
+
+
+def test_only_listed_coins_are_no_coins(loaded) -> None:
+    env, _ = loaded
+    delisted = sa.select(coin_identity).where(
+        coin_identity.c.source == "coinpaprika", coin_identity.c.source_coin_id == "ftt-ftx-token"
+    )
+    assert env.rows(delisted) == []
+
+
+def test_the_lineage_leads_from_the_lists_to_the_coins() -> None:
+    graph = defs().resolve_asset_graph()
+    parents = {key.to_user_string() for key in graph.get(dg.AssetKey("coins")).parent_keys}
+    assert {"coingecko_list/coins", "coinpaprika_list/coins", "coingecko/observations"} <= parents
+    assert graph.get(dg.AssetKey(["coingecko_list", "coins"])).parent_keys == {dg.AssetKey(["coingecko_list", "raw"])}
+
+
+def test_the_api_shows_by_which_evidence(loaded) -> None:
+    env, _ = loaded
+    with served(app_on(env.engine.url)) as client:
+        found = client.get("/coins/quant-network").json()["data"]["identities"]
+    (told,) = (row for row in found if row["source"] == "coinpaprika")
+    assert told["method"] == "contract"
+    assert "the contract address on a chain is equal: 0x4a22" in told["evidence"]
+
+
 def test_a_past_day_is_never_given_todays_numbers(loaded) -> None:
     environment_, _ = loaded
     before = environment_.count(delivery), environment_.count(raw_payload), environment_.count(observation)
@@ -182,7 +274,9 @@ def test_a_load_over_midnight_fetches_the_new_days_snapshot(server, template, si
             report = Loader().load(["coinpaprika"])
         assert not report.failed, report
         snapshot = sa.select(delivery.c.records).where(
-            delivery.c.partition == str(environment_.today), delivery.c.source_coin_id.is_(None)
+            delivery.c.source == "coinpaprika",
+            delivery.c.partition == str(environment_.today),
+            delivery.c.source_coin_id.is_(None),
         )
         ((records,),) = environment_.rows(snapshot)
         assert records > 100
@@ -239,8 +333,10 @@ def test_a_vendor_that_refuses_does_not_stop_the_others(server, template, simula
         assert error.startswith("coingecko: GET http://127.0.0.1:")
         assert "403" in error
         assert "<html>Forbidden" in error
+        assert "403" in (by_source.pop("coingecko_list").error or "")
         assert {name for name, s in by_source.items() if s.inserted and s.error is None} == {
             "coinpaprika",
+            "coinpaprika_list",
             "csv_sample_exchange",
         }
         unified = sa.select(sa.func.max(unified_assets.c.source_count)).where(
@@ -261,7 +357,7 @@ def recorded_vendors() -> Iterator[str]:
             split = urlsplit(self.path)
             page = int(parse_qs(split.query).get("page", ["1"])[0])
             body = tickers if split.path == "/v1/tickers" else exact if page == 1 else b"[]"
-            self.send_response(200)
+            self.send_response(200 if split.path in {"/v1/tickers", "/api/v3/coins/markets"} else 404)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

@@ -17,16 +17,26 @@ from rich.table import Table
 
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.identity.coins import Ruling, read_rulings, write_rulings
+from kasparro_pipeline.identity.contracts import Claim
 from kasparro_pipeline.identity.measure import Measure, measure, read_known
 from kasparro_pipeline.identity.vendors import (
-    coingecko_coins,
-    coinpaprika_coins,
+    COINGECKO,
+    COINPAPRIKA,
+    coins_of,
     read_list,
     with_coingecko_quotes,
     with_coinpaprika_quotes,
     with_contracts,
 )
 from kasparro_pipeline.settings import settings
+from kasparro_pipeline.sources.coin_list import (
+    Contract,
+    ContractMapping,
+    ListMapping,
+    ParsedList,
+    parse_coins,
+    parse_contracts,
+)
 from kasparro_pipeline.stack import enter
 from kasparro_pipeline.warehouse import decisions as store
 from kasparro_pipeline.warehouse.database import current_engine
@@ -67,15 +77,17 @@ def report(  # noqa: PLR0913, PLR0917 - each is an option
     The first figures stand on ids, names and symbols alone. With contracts or prices given, the same is told again
     with them.
     """
-    gecko, paprika, known = read_list(coingecko), read_list(coinpaprika), read_known(truth)
-    coins, others = coingecko_coins(gecko), coinpaprika_coins(paprika)
-    bare = [*coingecko_coins([{**record, "platforms": None} for record in gecko]), *others]
-    results = {"words": measure(bare, known)}
-    for told in contracts or ():
-        platform, is_named, file = told.partition("=")
-        if not is_named:
-            raise KasparroError(f"--contracts {told}: write PLATFORM=FILE, such as eth-ethereum=contracts.json")
-        others = with_contracts(others, platform, read_list(Path(file)))
+    gecko, paprika, known = _list(coingecko), _list(coinpaprika), read_known(truth)
+    coins, others = (
+        coins_of(source, (coin[:3] for coin in found.coins))
+        for source, found in ((COINGECKO, gecko), (COINPAPRIKA, paprika))
+    )
+    results = {"words": measure([*coins, *others], known)}
+    theirs = [contract for told in contracts or () for contract in _platform(told)]
+    coins, others = (
+        with_contracts(listed, (Claim(source, *found[:3]) for found in claimed if found.listed))
+        for source, listed, claimed in ((COINGECKO, coins, gecko.contracts), (COINPAPRIKA, others, theirs))
+    )
     if coingecko_markets:
         coins = with_coingecko_quotes(coins, read_list(coingecko_markets))
     if coinpaprika_tickers:
@@ -87,6 +99,19 @@ def report(  # noqa: PLR0913, PLR0917 - each is an option
         return
     for name, result in results.items():
         _show_measure(name, result)
+
+
+def _list(file: Path) -> ParsedList:
+    read_list(file)  # says what is wrong where it is none
+    return parse_coins(file.read_bytes(), str(file), ListMapping())
+
+
+def _platform(told: str) -> list[Contract]:
+    platform, is_named, name = told.partition("=")
+    if not is_named:
+        raise KasparroError(f"--contracts {told}: write PLATFORM=FILE, such as eth-ethereum=contracts.json")
+    read_list(file := Path(name))
+    return parse_contracts(file.read_bytes(), name, platform, ContractMapping()).contracts
 
 
 def _show_measure(name: str, result: Measure) -> None:

@@ -46,6 +46,11 @@ class Account:
     """See `extent_of`."""
 
 
+def is_delivery(kept: Kept) -> list[sa.ColumnElement[bool]]:
+    """The delivery in its table, by its key."""
+    return [delivery.columns[name] == getattr(kept, name) for name in _KEY]
+
+
 def write_accounts(connection: sa.Connection, accounts: Iterable[Account], run_id: str) -> None:
     """Write them in their order.
 

@@ -31,6 +31,12 @@ def observations_of_all(context: dg.ComponentLoadContext) -> list[dg.AssetDep]:
     return deps + [dg.AssetDep([source.name, "observations"], partition_mapping=every_file) for source in files]
 
 
+def lists_of_all(context: dg.ComponentLoadContext) -> list[dg.AssetDep]:
+    """The dependency on the list of every vendor that has one."""
+    api, _ = _components(context)
+    return [dg.AssetDep(source.listing.asset_key) for source in api if source.listing]
+
+
 def observations_and_sources(context: dg.ComponentLoadContext) -> list[tuple[list[str], str]]:
     """The observations of every component, and the SQL pattern of the sources that are in them."""
     api, files = _components(context)

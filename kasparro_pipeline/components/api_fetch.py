@@ -103,6 +103,9 @@ class ApiFetch:
             known=self._known,
         )
         yield from fetch.payloads()
+        if fetch.unknown:
+            context.log.warning(f"{self._vendor.source}: {', '.join(fetch.unknown)} is not known (404)")
+            self._complete(today)  # where the last one is unknown, no payload has said so
         if fetch.vanished:
             context.log.warning(f"{len(fetch.vanished)} coins have vanished: {named(fetch.vanished)}")
         context.add_asset_metadata({"coins": len(fetch.coins), "vanished": named(fetch.vanished)})
@@ -174,9 +177,13 @@ class ApiFetch:
         yield from fetch.payloads()
         if fetch.unknown:
             context.log.warning(f"{self._vendor.source} has no history of {', '.join(fetch.unknown)} (404)")
+        self._complete(days.first.isoformat())
+
+    def _complete(self, partition: str) -> None:
+        """Nothing more is to be read, whatever was the last thing that was."""
         with self._engine().begin() as connection:
             connection.execute(
                 sa.update(checkpoint)
-                .where(checkpoint.c.source == self._vendor.source, checkpoint.c.partition == days.first.isoformat())
+                .where(checkpoint.c.source == self._vendor.source, checkpoint.c.partition == partition)
                 .values(complete=True)
             )

@@ -11,12 +11,14 @@ from pydantic import Field, model_validator
 
 from kasparro_pipeline.components.api_fetch import ApiFetch, Vendor
 from kasparro_pipeline.components.api_parser import ApiParser
+from kasparro_pipeline.components.coin_list import CoinList, ListSource
 from kasparro_pipeline.components.drift import report_drift
 from kasparro_pipeline.components.observations import ObservationLoad
 from kasparro_pipeline.components.partitions import ONLY_WAITING, daily, today
 from kasparro_pipeline.components.scaffold import ApiSourceScaffolder
 from kasparro_pipeline.components.source_assets import drift_check, observations_asset, raw_asset, source_job
 from kasparro_pipeline.components.source_run import SourceRun
+from kasparro_pipeline.components.yaml_types import MaybeWhole, Real, Whole, YesNo, schema
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.io_managers.postgres import Load
 from kasparro_pipeline.io_managers.raw_payload import Deliveries
@@ -32,20 +34,9 @@ from kasparro_pipeline.sources.records import Payload
 from kasparro_pipeline.warehouse.calls import CallLedger
 from kasparro_pipeline.warehouse.database import current_engine
 
-
-def _schema(**rules: object) -> dg.Resolver:
-    """What ``dg check`` holds the YAML to beyond the type, which alone lets any text pass: it may be a template."""
-    resolver: dg.Resolver = dg.Resolver.default(json_schema_extra=rules)
-    return resolver
-
-
-Whole = Annotated[int, _schema(type="integer")]
-MaybeWhole = Annotated[int | None, _schema(type=["integer", "null"])]
-Real = Annotated[float, _schema(type="number")]
-YesNo = Annotated[bool, _schema(type="boolean")]
-Columns = Annotated[dict[str, str], _schema(type="object", propertyNames={"enum": list(ROW_COLUMNS)})]
-Series = Annotated[dict[str, str], _schema(type="object", propertyNames={"enum": list(NUMBERS)})]
-ZeroIsNull = Annotated[list[str], _schema(type="array", items={"enum": list(NUMBERS)})]
+Columns = Annotated[dict[str, str], schema(type="object", propertyNames={"enum": list(ROW_COLUMNS)})]
+Series = Annotated[dict[str, str], schema(type="object", propertyNames={"enum": list(NUMBERS)})]
+ZeroIsNull = Annotated[list[str], schema(type="array", items={"enum": list(NUMBERS)})]
 
 
 class Paging(dg.Model, dg.Resolvable):
@@ -158,6 +149,8 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
     max_lost_percent: Real = Field(default=MAX_LOST_PERCENT, ge=0, le=100)
     """A snapshot that lacks more of the coins of the one before is not believed."""
     history: History | None = None
+    coin_list: CoinList | None = None
+    """The vendor's own list of its coins and their contracts: a source of its own, ``<source>_list``."""
     auth_header: str | None = None
     per_minute: Whole = Field(gt=0)
     """Requests a minute that the vendor allows."""
@@ -177,7 +170,7 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
         return self
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002 - Dagster's signature
-        """The two assets, a job over both, and its schedule."""
+        """The two assets, a job over both, and its schedule; the same for the list of coins."""
         job = source_job(self.source)
 
         @dg.schedule(
@@ -196,12 +189,18 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
         description = f"Answers of {self.base_url}{self.endpoint}."
         raw = raw_asset(self.source, self.source, daily(), description, self._fetch, fields=fields)
         observations = observations_asset(self.source, daily(), self.parser_version, self._parse, fields=fields)
-        return dg.Definitions(
+        snapshot = dg.Definitions(
             assets=[raw, observations],
             asset_checks=[drift_check(self.source, self.source)],
             jobs=[job],
             schedules=[refresh],
         )
+        return dg.Definitions.merge(snapshot, self.listing.definitions()) if self.listing else snapshot
+
+    @property
+    def listing(self) -> ListSource | None:
+        """The vendor's list as a source."""
+        return ListSource(self.source, self.coin_list, lambda: self._vendor(settings())) if self.coin_list else None
 
     @property
     def vendor_fields(self) -> dict[str, list[str]]:

@@ -20,6 +20,7 @@ from kasparro_pipeline.components.accounts import (
     Account,
     came_again,
     extent_of,
+    is_delivery,
     parsed_before,
     ranked_above,
     write_accounts,
@@ -150,7 +151,7 @@ class ObservationLoad:
                     yield from self._flush()
                     days, rows = withdrawals.settle(last.source, last.partition, last.fetched_at)
                     self._days |= days
-                    connection.execute(sa.update(delivery).where(*_is(last)).values(withdrawn=rows))
+                    connection.execute(sa.update(delivery).where(*is_delivery(last)).values(withdrawn=rows))
             yield from self._flush()
 
     def _is_due(self) -> sa.ColumnElement[bool]:
@@ -301,11 +302,6 @@ class ObservationLoad:
 
 def _observations(parsed: Iterable[_Parsed]) -> pa.Table:
     return pa.concat_tables(one.observations for one in parsed)
-
-
-def _is(kept: Kept) -> list[sa.ColumnElement[bool]]:
-    """The delivery, by its key."""
-    return [delivery.columns[name] == getattr(kept, name) for name in ("source", "partition", "position", "fetched_at")]
 
 
 def touch_days(connection: sa.Connection, days: Iterable[date]) -> None:

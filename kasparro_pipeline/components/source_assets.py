@@ -16,7 +16,7 @@ from kasparro_pipeline.components.drift import CHECK, open_drift
 from kasparro_pipeline.io_managers.postgres import TABLE, Load
 from kasparro_pipeline.io_managers.raw_payload import SOURCE_METADATA, Deliveries
 from kasparro_pipeline.sources.records import Payload
-from kasparro_pipeline.warehouse.tables import observation, raw_payload
+from kasparro_pipeline.warehouse.tables import coin_listing, observation, raw_payload
 
 Fetch = Callable[[dg.AssetExecutionContext], Iterator[Payload]]
 Parse = Callable[[dg.AssetExecutionContext, Deliveries], Load]
@@ -81,6 +81,39 @@ def observations_asset(
         return dg.Output(parse(context, raw))
 
     return observations
+
+
+def listing_asset(  # noqa: PLR0913
+    name: str,
+    key: dg.AssetKey,
+    partitions: dg.PartitionsDefinition[str],
+    parser_version: str,
+    parse: Parse,
+    *,
+    fields: VendorFields,
+) -> dg.AssetsDefinition:
+    """What the lists kept in ``<name>/raw`` say; `key` is the asset's."""
+    raw_key = dg.AssetKey([name, "raw"])
+    origins = {
+        column: [(raw_key, path) for path in found] for column, found in fields.items() if column in coin_listing.c
+    }
+
+    @dg.asset(
+        key=key,
+        ins={"raw": dg.AssetIn(key=raw_key)},
+        description="Every coin that the vendor lists, those without a price too; its contracts are in coin_contract.",
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        io_manager_key="postgres",
+        group_name="lists",
+        kinds={"postgres"},
+        code_version=parser_version,
+        metadata={TABLE: coin_listing.fullname, **lineage_metadata(coin_listing, origins)},
+    )
+    def coins(context: dg.AssetExecutionContext, raw: Deliveries) -> dg.Output[Load]:
+        return dg.Output(parse(context, raw))
+
+    return coins
 
 
 def drift_check(name: str, source: str) -> dg.AssetChecksDefinition:

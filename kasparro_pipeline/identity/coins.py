@@ -39,8 +39,8 @@ class SourceCoin:
     source_coin_id: str
     symbol: str | None
     name: str | None
-    contracts: Mapping[str, str] = field(default_factory=dict)
-    """Chain to address, chains as CoinGecko calls them (``ethereum``)."""
+    contracts: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Chain to its addresses there that are evidence (see `evidence_of`), equal ones written alike."""
     quote: Quote | None = None
     first_seen: datetime | None = None
     last_seen: datetime | None = None

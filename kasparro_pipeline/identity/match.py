@@ -23,7 +23,7 @@ from itertools import groupby
 from kasparro_pipeline.identity.coins import DIFFERENT, Identity, Key, Matching, OpenPair, Ruling, SourceCoin
 from kasparro_pipeline.identity.groups import Groups, Link
 from kasparro_pipeline.identity.names import Label, is_symbol_first, label, slug
-from kasparro_pipeline.identity.rules import rule_of
+from kasparro_pipeline.identity.rules import CONTRACT, equal_contract, rule_of
 from kasparro_pipeline.identity.stage import Stage, Words
 
 RULED, RENAMED_ID, OWN = "ruling", "renamed", "own"
@@ -103,12 +103,21 @@ def _keep(groups: Groups, existing: Mapping[Key, Identity], reused: set[int]) ->
         for index in kept[1:]:
             link = _link(rows[index])
             anchor = next((other for other in kept if groups.may_join(other, index, link)), index)
-            groups.join(anchor, index, link, _link(rows[anchor]))
+            better = None if link.same_source else _by_contract(groups.coins[anchor], groups.coins[index], link)
+            groups.join(anchor, index, better or link, better or _link(rows[anchor]))
 
 
 def _link(identity: Identity) -> Link:
     same_source = identity.method == RENAMED_ID
     return Link(identity.method, identity.confidence, identity.evidence, same_source=same_source)
+
+
+def _by_contract(one: SourceCoin, other: SourceCoin, link: Link) -> Link | None:
+    """Better evidence for two coins that `link` has joined: an equal contract that was not known then."""
+    equal = equal_contract(one, other)
+    if not equal or link.method == CONTRACT.method:
+        return None
+    return Link(CONTRACT.method, CONTRACT.confidence, f"{one} and {other}: {CONTRACT.told}: {equal}")
 
 
 def _follow_renamed_ids(groups: Groups, words: Words) -> None:

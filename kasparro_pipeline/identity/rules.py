@@ -111,13 +111,15 @@ def contracts_of(one: SourceCoin, other: SourceCoin) -> bool | None:
     shared = one.contracts.keys() & other.contracts.keys() if one.contracts and other.contracts else ()
     if not shared:
         return None
-    return any(address(one.contracts[chain]) == address(other.contracts[chain]) for chain in shared)
+    return any(one.contracts[chain] & other.contracts[chain] for chain in shared)
 
 
-def address(text: str) -> str:
-    """A contract address in the form in which equal ones are equal; hexadecimal ones have no case."""
-    text = text.strip()
-    return text.lower() if text[:2].lower() == "0x" else text
+def equal_contract(one: SourceCoin, other: SourceCoin) -> str:
+    """An address that both have, and its chain, in words; empty where there is none."""
+    for chain in sorted(one.contracts.keys() & other.contracts.keys()):
+        for address in sorted(one.contracts[chain] & other.contracts[chain]):
+            return f"{address} on {chain}"
+    return ""
 
 
 def prices_of(one: SourceCoin, other: SourceCoin) -> bool | None:

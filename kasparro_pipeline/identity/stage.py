@@ -24,9 +24,9 @@ from kasparro_pipeline.identity.rules import (
     RULES,
     SYMBOL,
     Rule,
-    address,
     caps_of,
     contracts_of,
+    equal_contract,
     prices_of,
     rule_of,
 )
@@ -72,8 +72,9 @@ class Words:
         for word in {told.name, told.slug}:
             if len(word) >= 4:
                 yield "word", word
-        for chain, contract in self.coins[index].contracts.items():
-            yield "contract", chain, address(contract)
+        for chain, addresses in self.coins[index].contracts.items():
+            for address in addresses:
+                yield "contract", chain, address
 
 
 @dataclass(slots=True)
@@ -188,6 +189,8 @@ class Stage:
                 pair.rule = NUMBERED if pair.rule is NUMBERED_NAME else SYMBOL
             if pair.rule is not CONTRACT:
                 pair.veto = _veto(one, other, prices)
+            elif labels[pair.one].derived != labels[pair.other].derived:
+                pair.veto = "derived"  # a coin's list entry may hold the addresses of what stands for it elsewhere
 
     def _unique_symbols(self, looked_at: list[int]) -> tuple[set[str], int]:
         """The symbols that one group of before has and one of this source's, and how many of them are one coin
@@ -240,6 +243,8 @@ class Stage:
     def _told(self, pair: _Pair) -> str:
         one, other = self._words.coins[pair.one], self._words.coins[pair.other]
         told = f"{one} ({one.symbol}, {one.name}) and {other} ({other.symbol}, {other.name}): {pair.rule.told}"
+        if pair.rule is CONTRACT:
+            told += f": {equal_contract(one, other)}"
         if one.quote and other.quote and one.quote.day == other.quote.day:
             told += f"; on {one.quote.day} they cost {one.quote.price} and {other.quote.price} USD"
         return told

@@ -1,13 +1,12 @@
-"""The vendors' lists as they answer them: which coins there are, their contracts, their prices of a day.
+"""The vendors' coins from files of their answers: as listed, with their contracts, with their prices of a day.
 
-Formats: https://docs.coingecko.com/reference/coins-list, https://docs.coingecko.com/reference/coins-markets,
-https://api.coinpaprika.com (``/coins``, ``/contracts/{platform}``, ``/tickers``).
+Formats of prices: https://docs.coingecko.com/reference/coins-markets, https://api.coinpaprika.com (``/tickers``).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,45 +15,20 @@ from typing import Any
 
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.identity.coins import Quote, SourceCoin
+from kasparro_pipeline.identity.contracts import Claim, evidence_of
 
 COINGECKO, COINPAPRIKA = "coingecko", "coinpaprika"
 
-CHAINS = {
-    "bnb-binance-coin": "binance-smart-chain",
-    "bnb-binance-smart-chain": "binance-smart-chain",
-    "matic-polygon": "polygon-pos",
-    "avax-avalanche": "avalanche",
-    "arb-arbitrum": "arbitrum-one",
-    "op-optimism": "optimistic-ethereum",
-    "trx-tron": "tron",
-    "sol-solana": "solana",
-    "eth-ethereum": "ethereum",
-}
-"""CoinPaprika's platforms by the names that CoinGecko gives the chains."""
+
+def coins_of(source: str, listed: Iterable[tuple[str, str | None, str | None]]) -> list[SourceCoin]:
+    """Coins of a list: id, symbol and name of each."""
+    return [SourceCoin(source, *words) for words in listed]
 
 
-def coingecko_coins(records: Iterable[Any]) -> list[SourceCoin]:
-    """Coins of ``/coins/list``, with their contracts when it was asked for with ``include_platform=true``."""
-    coins = _coins(COINGECKO, records)
-    platforms = {record["id"]: record.get("platforms") or {} for record in records}
-    return [replace(coin, contracts=_named(platforms[coin.source_coin_id])) for coin in coins]
-
-
-def coinpaprika_coins(records: Iterable[Any]) -> list[SourceCoin]:
-    """Coins of ``/coins``."""
-    return _coins(COINPAPRIKA, records)
-
-
-def with_contracts(coins: Iterable[SourceCoin], platform: str, records: Iterable[Any]) -> list[SourceCoin]:
-    """CoinPaprika's coins with the addresses of ``/contracts/{platform}``."""
-    chain = CHAINS.get(platform, platform)
-    addresses = {record["id"]: record["address"] for record in records if record.get("id")}
-    return [
-        replace(coin, contracts={**coin.contracts, chain: addresses[coin.source_coin_id]})
-        if coin.source_coin_id in addresses
-        else coin
-        for coin in coins
-    ]
+def with_contracts(coins: Iterable[SourceCoin], claims: Iterable[Claim]) -> list[SourceCoin]:
+    """Coins with those of the addresses that are evidence."""
+    found = evidence_of(claims)
+    return [replace(coin, contracts=found.get(coin.key, {})) for coin in coins]
 
 
 def with_coingecko_quotes(coins: Iterable[SourceCoin], records: Iterable[Any]) -> list[SourceCoin]:
@@ -82,15 +56,6 @@ def read_list(file: Path) -> list[Any]:
     if not isinstance(records, list) or not all(isinstance(r, dict) and isinstance(r.get("id"), str) for r in records):
         raise KasparroError(f"{file}: not a vendor's list: an array of objects with an id")
     return records
-
-
-def _coins(source: str, records: Iterable[Any]) -> list[SourceCoin]:
-    by_id = {record["id"]: record for record in records}
-    return [SourceCoin(source, key, record.get("symbol"), record.get("name")) for key, record in by_id.items()]
-
-
-def _named(platforms: Mapping[str, str | None]) -> dict[str, str]:
-    return {chain: contract for chain, contract in platforms.items() if chain and contract}
 
 
 def _with_quotes(

@@ -83,8 +83,8 @@ def routes(this_minute: Callable[[], int]) -> APIRouter:
         return wire.tagged(request, [_market(coin, rank, minute) for rank, coin in coins[start : start + per_page]])
 
     @router.get("/coins/list")
-    async def coins_list(include_platform: bool = False) -> Response:
-        return _json([_entry(coin, include_platform) for _, coin in sorted(listed(_VENDOR).items())])
+    async def coins_list(request: Request, include_platform: bool = False) -> Response:
+        return wire.tagged(request, [_entry(coin, include_platform) for _, coin in sorted(listed(_VENDOR).items())])
 
     @router.get("/coins/{coin_id}/market_chart/range")
     async def market_chart(
@@ -194,7 +194,7 @@ def _entry(coin: Coin, include_platform: bool) -> _Row:
     listing = coin.listings[_VENDOR]
     entry: _Row = {"id": listing.id, "symbol": listing.symbol.lower(), "name": listing.name}
     if include_platform:
-        entry["platforms"] = {"ethereum": coin.contract} if coin.contract else {}
+        entry["platforms"] = dict(listing.contracts)
     return entry
 
 

@@ -47,6 +47,19 @@ _INTERVALS = {
     **{f"{days}d": days * DAY for days in (1, 7, 14, 30, 90, 365)},
 }
 
+_PLATFORMS = {
+    "eth-ethereum": ("ethereum", "ERC20"),
+    "bnb-binance-coin": ("binance-smart-chain", "BEP20"),
+    "matic-polygon": ("polygon-pos", "ERC20"),
+    "sol-solana": ("solana", "Other"),
+    "avax-avalanche": ("avalanche", "ERC20"),
+    "arb-arbitrum": ("arbitrum-one", "ERC20"),
+    "op-optimism": ("optimistic-ethereum", "ERC20"),
+    "base-base": ("base", "ERC20"),
+    "trx-tron": ("tron", "TRC20"),
+}
+"""What CoinPaprika calls the chains, and the type of the contracts there."""
+
 _Row = dict[str, Any]
 
 
@@ -64,6 +77,16 @@ def routes(this_minute: Callable[[], int]) -> APIRouter:
     async def coins() -> Response:
         active = [_entry(coin, rank) for rank, coin in ranked(_VENDOR, this_minute() // HOUR)]
         return _json(active + [_entry(coin, 0) for coin in _delisted()])
+
+    @router.get("/contracts")
+    async def platforms() -> Response:
+        return _json(list(_PLATFORMS))
+
+    @router.get("/contracts/{platform}")
+    async def contracts(platform: str) -> Response:
+        if platform not in _PLATFORMS:
+            raise HTTPException(404, {"error": "id not found"})
+        return _json(_contracts(*_PLATFORMS[platform]))
 
     @router.get("/tickers/{coin_id}/historical")
     async def historical(
@@ -153,6 +176,15 @@ def _delisted() -> list[Coin]:
     return [coin for coin in universe() if _VENDOR in coin.listings and not coin.listings[_VENDOR].active]
 
 
+def _contracts(chain: str, kind: str) -> list[_Row]:
+    listings = [coin.listings[_VENDOR] for coin in universe() if _VENDOR in coin.listings]
+    return [
+        {"address": listing.contracts[chain], "id": listing.id, "type": kind, "active": listing.active}
+        for listing in listings
+        if chain in listing.contracts
+    ]
+
+
 def _entry(coin: Coin, rank: int) -> _Row:
     listing = coin.listings[_VENDOR]
     return {
@@ -162,7 +194,7 @@ def _entry(coin: Coin, rank: int) -> _Row:
         "rank": rank,
         "is_new": False,
         "is_active": listing.active,
-        "type": "token" if coin.contract else "coin",
+        "type": "token" if listing.contracts else "coin",
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from decimal import Context, Decimal
 from functools import cache
@@ -37,6 +37,8 @@ class Listing:
     symbol: str
     name: str
     active: bool = True
+    contracts: Mapping[str, str] = field(default_factory=dict)
+    """Address by chain, chains as CoinGecko calls them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,6 @@ class Coin:
     max_supply: Decimal | None
     updated_every: int
     """Minutes between two updates of the coin's numbers."""
-    contract: str | None
-    """Address on Ethereum; None for a coin with a chain of its own."""
     since: date
     """The first day with a price."""
 
@@ -100,7 +100,6 @@ def _from_row(row: Mapping[str, str]) -> Coin:
         total_supply=total,
         max_supply=maximum,
         updated_every=int(row["updated_every"] or 1),
-        contract=row["ethereum"] or None,
         since=_since(key),
     )
 
@@ -113,10 +112,17 @@ def _listings(row: Mapping[str, str]) -> dict[Vendor, Listing]:
             symbol=row.get(f"{vendor}_symbol") or row["symbol"],
             name=row.get(f"{vendor}_name") or row["name"],
             active=row["delisted"] != vendor,
+            contracts=_contracts(f"{row['contracts']} {row.get(f'{vendor}_contracts', '')}"),
         )
         for vendor in vendors
         if row[vendor]
     }
+
+
+def _contracts(text: str) -> dict[str, str]:
+    """``chain=address`` pairs, blanks between."""
+    pairs = (pair.partition("=") for pair in text.split())
+    return {chain: address for chain, _, address in pairs}
 
 
 def _minted(index: int, stem: str, kind: str) -> Coin:
@@ -134,7 +140,6 @@ def _minted(index: int, stem: str, kind: str) -> Coin:
         total_supply=supply,
         max_supply=supply if draw(key, "capped") % 2 else None,
         updated_every=(1, 1, 1, 1, 1, 1, 5, 60)[draw(key, "updated") % 8],
-        contract=f"0x{blake2b(key.encode(), digest_size=20).hexdigest()}" if draw(key, "token") % 3 else None,
         since=_since(key),
     )
 
@@ -145,14 +150,17 @@ def _minted_listings(index: int, stem: str, kind: str) -> dict[Vendor, Listing]:
     Symbols end in the first letter of the kind, so that a stem's Chain and Coin, or Games and Gold, share theirs.
     """
     symbol, name, slug = f"{stem[:3]}{kind[0]}".upper(), f"{stem} {kind}", f"{stem}-{kind}".lower()
+    address = f"0x{blake2b(slug.encode(), digest_size=20).hexdigest()}"
+    contracts = {"ethereum": address} if draw(slug, "token") % 3 else {}
     listings: dict[Vendor, Listing] = {}
     if index % 11 < 9:
-        listings["coingecko"] = Listing(slug, symbol, name)
+        listings["coingecko"] = Listing(slug, symbol, name, contracts=contracts)
     if index % 11 not in {6, 7, 8}:
         listings["coinpaprika"] = Listing(
             f"{symbol.lower()}-{slug}",
             stem[:5].upper() if index % 31 == 7 else symbol,
             stem if index % 11 == 5 else name,
+            contracts=contracts,
         )
     return listings
 

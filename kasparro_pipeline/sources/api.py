@@ -16,7 +16,7 @@ import msgspec
 
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.sources.fields import RefusedError
-from kasparro_pipeline.sources.http import Answer, Known, VendorClient
+from kasparro_pipeline.sources.http import Answer, Known, NoSuchError, VendorClient
 from kasparro_pipeline.sources.json_records import coin_ids
 from kasparro_pipeline.sources.json_text import Path, records_at
 from kasparro_pipeline.sources.paging import Paging, Place
@@ -42,6 +42,10 @@ class ApiSpec:
     """Path in a record to the vendor's id of the coin."""
     max_lost_percent: float = MAX_LOST_PERCENT
     """A sweep that lacks more of the coins of the sweep before has failed."""
+    further: tuple[str, ...] = ()
+    """Endpoints asked one after the other after `endpoint`, which then has no pages; each answer is a page."""
+    may_be_missing: bool = False
+    """A vendor that has never answered `endpoint` and does not know it (404) is no failure: it has no such thing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,8 @@ class SnapshotFetch:
         self.coins = set(coins)
         self.vanished: list[str] = []
         """Coins of the sweep before that are in no page of this one, in order."""
+        self.unknown: list[str] = []
+        """Endpoints that the vendor may do without and does not know: it answered 404."""
         self._client = client
         self._spec = spec
         self._partition = partition
@@ -126,7 +132,18 @@ class SnapshotFetch:
         """
         while True:
             sweep = self._sweep
-            answer = self._ask(sweep)
+            try:
+                answer = self._ask(sweep)
+            except NoSuchError:
+                if self._needs(sweep.place):
+                    raise
+                self.unknown.append(str(sweep.place or self._spec.endpoint))
+                self._sweep, complete = self._following(sweep)
+                if sweep.place is not None and complete:
+                    self._compare(self._client.url(str(sweep.place), {}))
+                if sweep.place is None or complete:
+                    return
+                continue
             records = self._records(answer, sweep)
             self._meet(records, answer, sweep)
             self._sweep, complete = self._next(answer, len(records), sweep)
@@ -146,9 +163,15 @@ class SnapshotFetch:
 
     def _ask(self, sweep: Sweep) -> Answer:
         endpoint, params = self._spec.endpoint, dict(self._spec.params)
+        if sweep.place in self._spec.further:
+            endpoint, params = str(sweep.place), {}
         if self._spec.paging is not None:
             params |= self._spec.paging.params(self._place(sweep))
         return self._client.get(endpoint, params, self._known(sweep.position, self._client.url(endpoint, params)))
+
+    def _needs(self, place: Place) -> bool:
+        """Whether the sweep fails where the vendor does not know what it is asked for."""
+        return place not in self._spec.further and (bool(self._before) or not self._spec.may_be_missing)
 
     def _place(self, sweep: Sweep) -> Place:
         start = self._spec.paging.start if self._spec.paging else None
@@ -167,7 +190,8 @@ class SnapshotFetch:
 
     def _meet(self, records: Sequence[msgspec.Raw | bytes], answer: Answer, sweep: Sweep) -> None:
         found = coin_ids(records, self._spec.id_path)
-        if records and sweep.position and sweep.reading == 1 and not found - self.coins:
+        is_page = self._spec.paging is not None and sweep.position > 0
+        if records and is_page and sweep.reading == 1 and not found - self.coins:
             raise self._client.failure(
                 answer.url, "brings no coin that the pages before it had not", hint="check the paging and the coin's id"
             )
@@ -176,6 +200,8 @@ class SnapshotFetch:
     def _next(self, answer: Answer, records: int, sweep: Sweep) -> tuple[Sweep, bool]:
         """Where to go on, and whether the sweep is over."""
         paging = self._spec.paging
+        if self._spec.further:
+            return self._following(sweep)
         try:
             place = paging.after(self._place(sweep), records, answer.body) if paging else None
         except RefusedError as refused:
@@ -188,6 +214,14 @@ class SnapshotFetch:
         if missing and paging is not None and sweep.reading < READINGS:
             return Sweep(sweep.started_at, reading=sweep.reading + 1), False
         return sweep, True
+
+    def _following(self, sweep: Sweep) -> tuple[Sweep, bool]:
+        """Where to go on after an endpoint of several."""
+        further = self._spec.further
+        index = further.index(str(sweep.place)) + 1 if sweep.place in further else 0
+        if index == len(further):
+            return sweep, True
+        return replace(sweep, place=further[index], position=sweep.position + 1), False
 
     def _unusable(self, answer: Answer, refused: RefusedError) -> KasparroError:
         hint = "check the endpoint and the paths in defs.yaml"

@@ -70,7 +70,7 @@ class Collector:
     def refuse(self, position: int, refused: RefusedError, record: Source) -> None:
         """Count a record as quarantined."""
         self._quarantined.append(
-            Quarantined(position, self._locate(position), refused.code, refused.reason, _shown(record))
+            Quarantined(position, self._locate(position), refused.code, refused.reason, shown_record(record))
         )
 
     def parsed(self) -> ParsedPayload:
@@ -110,11 +110,11 @@ def nothing() -> ParsedPayload:
 
 def unreadable(delivery: Delivery, refused: RefusedError) -> ParsedPayload:
     """A payload that is refused as a whole: one record, and that one quarantined."""
-    quarantined = Quarantined(0, delivery.request, refused.code, refused.reason, _shown(delivery.body))
+    quarantined = Quarantined(0, delivery.request, refused.code, refused.reason, shown_record(delivery.body))
     return ParsedPayload(OBSERVATION_SCHEMA.empty_table(), 1, 0, [quarantined])
 
 
-def _shown(record: Source) -> str:
+def shown_record(record: Source) -> str:
     """A record as text that PostgreSQL can hold: bytes that are no UTF-8 and NUL characters are written as escapes."""
     data = _encoded(record) if isinstance(record, str) else bytes(record)
     shown = data[:MAX_RECORD_SHOWN].decode("utf-8", "backslashreplace").replace("\0", "\\x00").strip("\r\n")

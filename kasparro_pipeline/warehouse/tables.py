@@ -217,6 +217,41 @@ source_coin = Table(
     comment="what each source calls each coin, latest word; what identity is decided on",
 )
 
+
+def _listed_columns() -> list[Column[object]]:
+    return [
+        Column("listed", Boolean, nullable=False, comment="it is in the newest list, and not marked as inactive there"),
+        Column("first_listed_at", TIME, nullable=False, info=NOT_COMPARED, comment="fetched_at of its first list"),
+        Column("unlisted_at", TIME, info=NOT_COMPARED, comment="fetched_at of the list that ended it; null: listed"),
+        Column("payload_sha256", KEY, nullable=False, info=NOT_COMPARED, comment="the list that said so first"),
+        Column("position", BigInteger, nullable=False, info=NOT_COMPARED, comment="record in it, from 1"),
+    ]
+
+
+coin_listing = Table(
+    "coin_listing",
+    metadata,
+    Column("source", KEY, primary_key=True),
+    Column("source_coin_id", KEY, primary_key=True),
+    Column("symbol", Text),
+    Column("name", Text),
+    *_listed_columns(),
+    comment="the coins in each vendor's own list, those without a price too",
+)
+
+coin_contract = Table(
+    "coin_contract",
+    metadata,
+    Column("source", KEY, primary_key=True),
+    Column("source_coin_id", KEY, primary_key=True),
+    Column("chain", KEY, primary_key=True, comment="as CoinGecko calls it, where that is known"),
+    Column("address", KEY, primary_key=True, comment="in lower case on chains whose addresses have none"),
+    Column("platform", KEY, nullable=False, comment="what the source calls the chain"),
+    *_listed_columns(),
+    Index("coin_contract_address", "address"),
+    comment="the contract addresses that each vendor gives for its coins",
+)
+
 source_run = Table(
     "source_run",
     metadata,
@@ -280,7 +315,7 @@ coin_identity_history = Table(
     Column("coin_id", KEY, nullable=False),
     Column("symbol", Text, comment="what the source called it then"),
     Column("name", Text),
-    Column("listed", Boolean, nullable=False, comment="false: a vendor has not spoken of it for a week"),
+    Column("listed", Boolean, nullable=False, comment="false: not in its vendor's list, or silent for a week"),
     Column("method", KEY, nullable=False),
     Column("confidence", Numeric, nullable=False),
     Column("evidence", Text, nullable=False),

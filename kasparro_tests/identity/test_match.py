@@ -12,6 +12,7 @@ from random import Random
 import pytest
 
 from kasparro_pipeline.identity.coins import Identity, Key, Matching, Quote, Ruling, SourceCoin
+from kasparro_pipeline.identity.contracts import Claim, evidence_of
 from kasparro_pipeline.identity.match import identify
 from kasparro_pipeline.simulator.coins import universe
 
@@ -203,23 +204,64 @@ def test_case_width_blanks_and_punctuation_do_not_count() -> None:
     assert set(ids(*coins).values()) == {"usd-coin"}
 
 
+def at(**addresses: str) -> dict[str, frozenset[str]]:
+    return {chain.replace("_", "-"): frozenset(text.split()) for chain, text in addresses.items()}
+
+
 def test_an_equal_contract_on_one_chain_joins_whatever_the_words() -> None:
-    one = gecko("alpha", "aaa", "Alpha", contracts={"ethereum": "0xABC1", "base": "0x1"})
-    other = paprika("zzz-omega", "ZZZ", "Omega", contracts={"ethereum": "0xabc1"})
-    assert method(one, other) == "contract"
-    assert method(one, replace(other, contracts={"base": "0xabc1"})) is None
+    one = gecko("alpha", "aaa", "Alpha", contracts=at(ethereum="0xabc1 0xabc0", base="0x1"))
+    other = paprika("zzz-omega", "ZZZ", "Omega", contracts=at(ethereum="0xabc2 0xabc1"))
+    found = by_key(matched(one, other))[other.key]
+    assert found.method == "contract"
+    assert found.evidence.endswith("the contract address on a chain is equal: 0xabc1 on ethereum")
+    assert method(one, replace(other, contracts=at(base="0xabc1"))) is None
 
 
-def test_addresses_without_0x_have_case() -> None:
-    one = gecko("alpha", "aaa", "Alpha", contracts={"solana": "EPjF"})
-    assert method(one, paprika("zzz-omega", "ZZZ", "Omega", contracts={"solana": "epjf"})) is None
+def test_an_equal_contract_is_more_than_equal_words() -> None:
+    one = gecko("alpha", "aaa", "Alpha", contracts=at(ethereum="0xabc1"))
+    namesake = paprika("aaa-alpha", "AAA", "Alpha")
+    other = paprika("zzz-omega", "ZZZ", "Omega", contracts=at(ethereum="0xabc1"))
+    assert method(one, other, namesake) == "contract"
+    assert by_key(matched(one, other, namesake))[namesake.key].method == "own"
+
+
+def test_what_was_joined_by_its_words_is_joined_by_its_contract_once_that_is_known() -> None:
+    before = by_key(matched(GECKO_BTC, PAPRIKA_BTC))
+    coins = [replace(coin, contracts=at(ethereum="0xabc1")) for coin in (GECKO_BTC, PAPRIKA_BTC)]
+    now = by_key(matched(*coins, existing=before))
+    assert {(row.coin_id, row.method) for row in now.values()} == {("bitcoin", "contract")}
+    assert by_key(matched(*coins, existing=now)) == now
 
 
 def test_other_contracts_keep_namesakes_apart() -> None:
-    one = gecko("alpha", "aaa", "Alpha", contracts={"ethereum": "0x1"})
-    other = paprika("aaa-alpha", "AAA", "Alpha", contracts={"ethereum": "0x2"})
+    one = gecko("alpha", "aaa", "Alpha", contracts=at(ethereum="0x1"))
+    other = paprika("aaa-alpha", "AAA", "Alpha", contracts=at(ethereum="0x2"))
     assert method(one, other) is None
     assert why_open(one, other) == "contract"
+
+
+def test_what_stands_for_a_coin_is_not_it_though_their_contracts_are_equal() -> None:
+    bridged = gecko("bridged-dollar", "usd", "Bridged Dollar", contracts=at(polygon_pos="0x2"))
+    dollar = paprika("usd-dollar", "USD", "Dollar", contracts=at(ethereum="0x1", polygon_pos="0x2"))
+    assert method(bridged, dollar) is None
+    assert why_open(bridged, dollar) == "derived"
+    real = gecko("dollar", "usd", "Dollar", contracts=at(ethereum="0x1"))
+    found = ids(bridged, dollar, real)
+    assert found[dollar.key] == found[real.key] != found[bridged.key]
+
+
+def test_an_address_that_several_coins_of_a_source_claim_is_no_evidence() -> None:
+    claims = [
+        Claim("coingecko", "alpha", "ethereum", "0xa"),
+        Claim("coingecko", "beta", "ethereum", "0xa"),
+        Claim("coinpaprika", "a-alpha", "ethereum", "0xa"),
+        Claim("coingecko", "beta", "base", "0xa"),
+        Claim("coingecko", "native", "base", "0xeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee"),
+    ]
+    assert evidence_of(claims) == {
+        ("coinpaprika", "a-alpha"): at(ethereum="0xa"),
+        ("coingecko", "beta"): at(base="0xa"),
+    }
 
 
 def quoted(coin: SourceCoin, price: str, cap: str | None = None, day: date = DAY) -> SourceCoin:

@@ -12,10 +12,14 @@ from kasparro_pipeline.defs.coins import store
 from kasparro_pipeline.identity.coins import OpenPair, Quote
 from kasparro_pipeline.warehouse.tables import (
     coin,
+    coin_contract,
     coin_identity,
     coin_identity_history,
+    coin_listing,
+    delivery,
     identity_review,
     observation,
+    raw_payload,
     source_coin,
 )
 
@@ -72,6 +76,52 @@ def test_history_keeps_renames_moves_and_delistings(engine: sa.Engine) -> None:
         ("matic-network", "pol", "Polygon Ecosystem", False, "ruling"),
     ]
     assert history(engine, "bitcoin") == [("bitcoin", "btc", "Bitcoin", True, "own")]
+
+
+def in_list(engine: sa.Engine, at: datetime, **coins: bool) -> None:
+    """CoinGecko's list was fetched and read, with these coins, listed or not."""
+    row = {"source": "coingecko_list", "sha256": f"{at}", "fetched_at": at}
+    kept = {"body": b"", "size_bytes": 0, "first_fetched_at": at, **{name: row[name] for name in ("source", "sha256")}}
+    delivered = {"partition": "p", "position": 0, "request": "", "first_record": 1, "is_last": True, "inserted": 0}
+    with engine.begin() as connection:
+        connection.execute(sa.insert(raw_payload).values(kept))
+        connection.execute(sa.insert(delivery).values(row | delivered))
+        connection.execute(sa.delete(coin_listing))
+        for key, listed in coins.items():
+            said = {"source": "coingecko", "source_coin_id": key, "listed": listed, "first_listed_at": NOON}
+            connection.execute(sa.insert(coin_listing).values(payload_sha256="x", position=1, **said))
+
+
+def test_a_list_knows_better_than_silence_what_is_listed(engine: sa.Engine) -> None:
+    for key in ("quiet", "gone", "new"):
+        seen(engine, "coingecko", key, f"{key} {key}", NOON - timedelta(days=30 if key == "quiet" else 0))
+    in_list(engine, NOON - timedelta(hours=1), quiet=True, gone=False)  # and `new` came after it
+    for key in ("quiet", "gone", "new"):
+        taken_for(engine, "coingecko", key, key)
+    assert {key: history(engine, key)[-1][3] for key in ("quiet", "gone", "new")} == {
+        "quiet": True,
+        "gone": False,
+        "new": True,
+    }
+    in_list(engine, NOON + timedelta(hours=1), quiet=True, gone=False)
+    taken_for(engine, "coingecko", "new", "new")
+    assert [row[3] for row in history(engine, "new")] == [True, False]
+    seen(engine, "coingecko", "gone", "gone gone", NOON + timedelta(days=9))  # the list is no longer fetched
+    taken_for(engine, "coingecko", "gone", "gone")
+    assert history(engine, "gone")[-1][3]
+    assert not history(engine, "quiet")[-1][3]
+
+
+def test_contracts_are_those_that_are_listed_and_one_coins_alone(engine: sa.Engine) -> None:
+    seen(engine, "coingecko", "dollar", "usd Dollar")
+    claims = [("dollar", "0xa", True), ("dollar", "0xb", False), ("dollar", "0xc", True), ("only-listed", "0xc", True)]
+    said = {"source": "coingecko", "chain": "ethereum", "platform": "ethereum", "first_listed_at": NOON}
+    with engine.begin() as connection:
+        for key, address, listed in claims:
+            row = {"source_coin_id": key, "address": address, "listed": listed, "payload_sha256": "x", "position": 1}
+            connection.execute(sa.insert(coin_contract).values(said | row))
+        (told,) = store.read_coins(connection)
+    assert told.contracts == {"ethereum": {"0xa"}}
 
 
 def test_a_file_of_the_past_is_no_delisting(engine: sa.Engine) -> None:

@@ -158,6 +158,14 @@ def test_the_list_names_all_coins_and_contracts_when_asked(client):
     platforms = {e["id"]: e["platforms"] for e in client.get("/api/v3/coins/list?include_platform=true").json()}
     assert platforms["bitcoin"] == {}
     assert platforms["tether"] == {"ethereum": "0xdac17f958d2ee523a2206206994597c13d831ec7"}
+    assert platforms["bonk"] == {"solana": "DezXAZ8z7PnrnRJjz3wXBoRgixCa6xjnB7YaB1pPB263"}
+    assert list(platforms["binance-peg-weth"]) == ["binance-smart-chain"]
+
+
+def test_a_list_that_has_not_changed_is_not_sent_again(client):
+    first = client.get("/api/v3/coins/list?include_platform=true")
+    again = client.get("/api/v3/coins/list?include_platform=true", headers={"If-None-Match": first.headers["ETag"]})
+    assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
 
 
 def chart(client, coin, start, end):

@@ -114,9 +114,23 @@ def test_history_is_cut_at_now_and_at_the_limit(client):
     assert len(historical(client, start="2026-11-01", limit=10).json()) == 10
 
 
+def test_contracts_are_listed_by_platform(client):
+    found = {name: client.get(f"/v1/contracts/{name}").json() for name in client.get("/v1/contracts").json()}
+    known = {record["id"] for record in client.get("/v1/coins").json()}
+    assert all(record["id"] in known for records in found.values() for record in records)
+    assert {"address": "DezXAZ8z7PnrnRJjz3wXBoRgixCa6xjnB7YaB1pPB263", "id": "bonk-bonk"}.items() <= next(
+        record.items() for record in found["sol-solana"] if record["id"] == "bonk-bonk"
+    )
+    # what stands for WETH on another chain is a coin of its own for CoinGecko, and WETH for CoinPaprika
+    assert [record["id"] for record in found["bnb-binance-coin"]] == ["weth-weth"]
+    (gone,) = (record for record in found["eth-ethereum"] if not record["active"])
+    assert gone["id"] == "ftt-ftx-token"
+
+
 @pytest.mark.parametrize(
     ("path", "status", "body"),
     [
+        ("/contracts/nope", 404, b'{"error":"id not found"}'),
         ("/tickers/nope/historical?start=2026-11-20", 404, b'{"error":"id not found"}'),
         ("/tickers/ftt-ftx-token/historical?start=2026-11-20", 404, b'{"error":"id not found"}'),
         ("/tickers/btc-bitcoin/historical?start=soon", 400, b'{"error":"invalid start: soon"}'),

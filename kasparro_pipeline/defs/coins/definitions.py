@@ -7,7 +7,12 @@ import dagster as dg
 import pandas as pd
 import sqlalchemy as sa
 
-from kasparro_pipeline.components.all_sources import declared_priorities, observations_of_all, source_priorities
+from kasparro_pipeline.components.all_sources import (
+    declared_priorities,
+    lists_of_all,
+    observations_of_all,
+    source_priorities,
+)
 from kasparro_pipeline.defs.coins import store
 from kasparro_pipeline.identity.coins import Identity, Key, SourceCoin, curated_rulings
 from kasparro_pipeline.identity.match import identify
@@ -19,8 +24,9 @@ from kasparro_pipeline.warehouse.tables import coin, coin_identity
 
 @dg.definitions
 def defs(context: dg.ComponentLoadContext) -> dg.Definitions:
-    """The assets stand on the observations of every source there is."""
-    return dg.Definitions(assets=[_coins(declared_priorities(context), observations_of_all(context))])
+    """The assets stand on the observations of every source there is, and on the vendors' lists."""
+    deps = [*observations_of_all(context), *lists_of_all(context)]
+    return dg.Definitions(assets=[_coins(declared_priorities(context), deps)])
 
 
 def _coins(declared: dict[str, int], deps: list[dg.AssetDep]) -> dg.AssetsDefinition:
@@ -64,7 +70,7 @@ def _out(key: str, table: sa.Table, description: str) -> dg.AssetOut:
         io_manager_key="postgres",
         metadata={TABLE: table.fullname, "dagster/column_schema": column_schema(table)},
         kinds={"postgres"},
-        code_version="2",
+        code_version="3",
     )
 
 

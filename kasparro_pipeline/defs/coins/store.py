@@ -10,27 +10,38 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 
+from kasparro_pipeline.components.coin_list import list_name
 from kasparro_pipeline.identity.coins import Identity, Key, OpenPair, Quote, Ruling, SourceCoin
+from kasparro_pipeline.identity.contracts import Claim, evidence_of
 from kasparro_pipeline.warehouse.decisions import decisions, touch_coin
 from kasparro_pipeline.warehouse.tables import (
     coin,
+    coin_contract,
     coin_identity,
     coin_identity_history,
+    coin_listing,
+    delivery,
     identity_review,
     observation,
     source_coin,
 )
 
 UNLISTED_AFTER_DAYS = 7
-"""A vendor that has not spoken of a coin for so long, while it spoke of others, does not list it any more."""
+"""A vendor without a list that has not spoken of a coin for so long, while it spoke of others, does not list it any
+more."""
 
 _IDENTITY = [coin_identity.c[name] for name in Identity.__dataclass_fields__]
 _PAIR = ("source", "source_coin_id", "other_source", "other_source_coin_id")
 
 
 def read_coins(connection: sa.Connection) -> list[SourceCoin]:
-    """What the sources call their coins, each with its last quote."""
+    """What the sources call their coins, each with its last quote and its contracts.
+
+    A coin that a vendor lists and has never said anything of is none of them; its contracts are looked at, though: an
+    address that it has in common with another coin of the vendor is no evidence of either.
+    """
     last, was = observation, _when_joined().subquery()
+    contracts = evidence_of(_claims(connection))
     query = (
         sa.select(source_coin, was.c.valid_from, was.c.symbol.label("was_symbol"), was.c.name.label("was_name"))
         .add_columns(last.c.price_usd, last.c.market_cap_usd)
@@ -43,6 +54,7 @@ def read_coins(connection: sa.Connection) -> list[SourceCoin]:
             row.source_coin_id,
             row.symbol,
             row.name,
+            contracts=contracts.get((row.source, row.source_coin_id), {}),
             quote=None if row.price_usd is None else _quote(row),
             first_seen=row.first_seen,
             last_seen=row.last_seen,
@@ -50,6 +62,12 @@ def read_coins(connection: sa.Connection) -> list[SourceCoin]:
         )
         for row in connection.execute(query)
     ]
+
+
+def _claims(connection: sa.Connection) -> list[Claim]:
+    """The addresses that the vendors list now."""
+    columns = [coin_contract.c[name] for name in Claim._fields]
+    return [Claim(*row) for row in connection.execute(sa.select(*columns).where(coin_contract.c.listed))]
 
 
 def _when_joined() -> sa.Select[Any]:
@@ -116,18 +134,36 @@ def write_history(connection: sa.Connection) -> None:
 
 
 def _state() -> sa.Select[Any]:
-    """Each source's coin as it is now, in columns of `coin_identity_history`."""
+    """Each source's coin as it is now, in columns of `coin_identity_history`; a list knows best of `listed`."""
     newest = (
         sa.select(source_coin.c.source, sa.func.max(source_coin.c.last_seen).label("at"))
         .group_by(source_coin.c.source)
         .subquery()
     )
-    gone = source_coin.c.last_seen < newest.c.at - sa.func.make_interval(0, 0, 0, UNLISTED_AFTER_DAYS)
+    in_list, lists = coin_listing, _lists().subquery()
+    week = sa.func.make_interval(0, 0, 0, UNLISTED_AFTER_DAYS)
+    gone = source_coin.c.last_seen < newest.c.at - week
     is_vendor = ~source_coin.c.source.startswith("csv_", autoescape=True)  # a file of the past is not a delisting
+    silent = gone & is_vendor
+    # A coin that no list has may be newer than the newest list. A list that is no longer fetched says nothing any more.
+    has_list = sa.func.coalesce(lists.c.at >= newest.c.at - week, sa.false())
+    by_list = sa.func.coalesce(in_list.c.listed, source_coin.c.last_seen > lists.c.at)
+    listed = sa.case((has_list, by_list), else_=~silent)
     return (
-        sa.select(*_IDENTITY, source_coin.c.symbol, source_coin.c.name, (~(gone & is_vendor)).label("listed"))
+        sa.select(*_IDENTITY, source_coin.c.symbol, source_coin.c.name, listed.label("listed"))
         .join(source_coin, _of_coin(coin_identity))
         .join(newest, newest.c.source == source_coin.c.source)
+        .outerjoin(in_list, _of_coin(in_list))
+        .outerjoin(lists, lists.c.source == source_coin.c.source + list_name(""))
+    )
+
+
+def _lists() -> sa.Select[Any]:
+    """When each list was fetched that was read last, by the name it has as a source."""
+    return (
+        sa.select(delivery.c.source, sa.func.max(delivery.c.fetched_at).label("at"))
+        .where(delivery.c.source.endswith(list_name(""), autoescape=True), delivery.c.inserted.is_not(None))
+        .group_by(delivery.c.source)
     )
 
 
