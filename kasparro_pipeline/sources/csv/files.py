@@ -38,7 +38,7 @@ _FOREIGN = {
 _END_OF_DIRECTORY = struct.Struct("<4s4H2LH")
 _BROKEN = (
     *(EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
-    *(NotImplementedError, RuntimeError, ValueError, OverflowError),
+    *(NotImplementedError, RuntimeError, ValueError, OverflowError, IndexError),
 )
 """What Python's unpackers raise of bytes that are not as they should be."""
 

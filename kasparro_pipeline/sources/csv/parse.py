@@ -212,18 +212,11 @@ class _Plain:
             return [pa.repeat(pa.scalar(value, kind), count) for value, kind in zip(answer, types, strict=True)]
         columns = [self._fields.column(index) for index in indexes]
         encoded = pc.binary_join_element_wise(*columns, "\0").dictionary_encode()
-        known = _answers(self._dialect, what)
-        if len(known) > MAX_ANSWERS:
-            known.clear()
-        answers: list[_Answer] = []
-        for key in encoded.dictionary.to_pylist():
-            if key not in known:
-                known[key] = self._answer(key, indexes, ask) or (None,) * (len(types) + 1)
-            answers.append(known[key])
-        *found, is_taken = zip(*answers, strict=True) if answers else [()] * (len(types) + 1)
-        if not all(is_taken):
-            self._keep(pa.array(is_taken, pa.bool_()).take(encoded.indices))
-        return [pa.array(values, kind).take(encoded.indices) for values, kind in zip(found, types, strict=True)]
+        known = _answers(self._dialect, what, (*types, pa.bool_()))
+        told = known.of(encoded.dictionary, lambda key: self._answer(key, indexes, ask))
+        *found, is_taken = (column.take(encoded.indices) for column in told)
+        self._keep(is_taken)
+        return found
 
     def _answer(self, key: str, indexes: Sequence[int], ask: Callable[[list[str]], Sequence[object]]) -> _Answer | None:
         """What `ask` says and that it says something; None where it refuses."""
@@ -239,10 +232,35 @@ class _Plain:
         self._kept &= good.fill_null(False).to_numpy(zero_copy_only=False)
 
 
+class _Answers:
+    """What was said of the texts in earlier blocks of a file; of one that was refused, nulls."""
+
+    def __init__(self, types: Sequence[pa.DataType]) -> None:
+        self._empty = (pa.array([], pa.string()), [pa.array([], kind) for kind in types])
+        self._known: tuple[pa.Array, list[pa.Array]] = self._empty
+        """Texts and answers; always replaced as one, for several threads parse blocks of one file."""
+
+    def of(self, texts: pa.Array, ask: Callable[[str], _Answer | None]) -> list[pa.Array]:
+        """A column for each type, with the answers to `texts`, all different."""
+        known, columns = self._known
+        places = pc.index_in(texts, known)
+        if places.null_count:
+            if len(known) > MAX_ANSWERS:
+                known, columns = self._empty
+                places = pc.index_in(texts, known)
+            new = texts.filter(places.is_null())
+            answers = [ask(text) or (None,) * len(columns) for text in new.to_pylist()]
+            told = zip(columns, zip(*answers, strict=True), strict=True)
+            columns = [pa.concat_arrays([column, pa.array(values, column.type)]) for column, values in told]
+            known = pa.concat_arrays([known, new])
+            self._known = (known, columns)
+            places = pc.index_in(texts, known)
+        return [column.take(places) for column in columns]
+
+
 @lru_cache(maxsize=16)
-def _answers(dialect: CsvDialect, what: str) -> dict[str, _Answer]:  # noqa: ARG001 - it is the key
-    """What was said of the texts in earlier blocks of the file."""
-    return {}
+def _answers(dialect: CsvDialect, what: str, types: tuple[pa.DataType, ...]) -> _Answers:  # noqa: ARG001 - it is the key
+    return _Answers(types)
 
 
 def _keys(table: pa.Table | dict[str, pa.Array]) -> Iterator[tuple[object, ...]]:

@@ -6,7 +6,7 @@ import io
 import zipfile
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kasparro_pipeline.sources.csv import files
@@ -107,6 +107,7 @@ DAMAGES = st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size
 
 
 @given(st.sampled_from([gzip.compress(CSV, mtime=0), ZIP]), DAMAGES)
+@example(ZIP, [(ZIP.rindex(b"prices.csv"), 0)])  # a file without a name
 def test_damaged_archives_are_read_or_refused(content, damages):
     damaged = bytearray(content)
     for place, value in damages:
