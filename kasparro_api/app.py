@@ -11,7 +11,8 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 from starlette_compress import CompressMiddleware, add_compress_type
 
-from kasparro_api import explorer, lineage, problems
+from kasparro_api import explorer, launch, lineage, problems
+from kasparro_api.dagster import Dagster
 from kasparro_api.database import Database
 from kasparro_api.export import Exporter
 from kasparro_api.formats import FORMATS
@@ -32,6 +33,7 @@ Every error is a problem document (RFC 9457, `application/problem+json`).
 Every answer carries `X-Request-ID`; a request may bring its own.
 A listing's answer carries an `ETag`; with that in `If-None-Match` the answer is 304 as long as nothing has changed.
 Every path is also there under `/v1`, HEAD wherever there is GET.
+What starts something needs a key with the scope `operate`.
 Where a key is needed, give it as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
 """
 
@@ -50,6 +52,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, object]]:
         spool = Spool()
+        dagster = Dagster(chosen)
         await database.open()
         try:
             yield {
@@ -57,9 +60,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 "versions": DataVersions(database),
                 "exporter": Exporter(database, chosen.api_export_rows),
                 "spool": spool,
+                "dagster": dagster,
             }
         finally:
             spool.close()
+            await dagster.close()
             await database.close()
 
     app = FastAPIOffline(  # its documentation page loads nothing from elsewhere
@@ -74,6 +79,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.router.routes[:0] = [
         *router.routes,
+        *launch.router(chosen.first_day).routes,
         *lineage.router.routes,
         *explorer.router(chosen).routes,
     ]  # `include_router` looks for the route twice on every request

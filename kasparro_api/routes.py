@@ -10,7 +10,7 @@ from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from kasparro_api import listings, operations, queries
+from kasparro_api import launch, listings, operations, queries
 from kasparro_api.metrics import Metrics
 from kasparro_api.parameters import QueryParameters
 from kasparro_api.problems import documented
@@ -72,9 +72,14 @@ async def coin(request: Request, coin_id: str) -> Response:
     responses={200: {"model": RunAnswer}, **documented(404, 422, 503)},
 )
 async def run(request: Request, run_id: str) -> Response:
-    """What a Dagster run did for each asset and source."""
+    """What a Dagster run did for each asset and source; also of one that `POST /runs` started and that is queued."""
     _Nothing.read(request.query_params)
-    return await _one(request, queries.RUN, {"run_id": run_id}, "there is no such run; /runs lists them")
+    try:
+        return await _one(request, queries.RUN, {"run_id": run_id}, "there is no such run; /runs lists them")
+    except HTTPException:
+        if "\x00" in run_id or (told := await launch.unbegun(request, run_id)) is None:
+            raise
+    return JSONResponse({"metadata": metadata(request), "data": told}, headers={"Cache-Control": "no-store"})
 
 
 @router.get(

@@ -457,8 +457,12 @@ class CoinAnswer(Answer):
 
 
 class Run(RunRow):
-    """One Dagster run and its steps."""
+    """One Dagster run and its steps; none while it is `queued`."""
 
+    status: Literal["queued", "running", "success", "failure"] = Field(  # type: ignore[assignment]
+        description="`failure` when any step failed; `queued` until the first one begins.", examples=["success"]
+    )
+    started_at: datetime | None = Field(description="UTC; null while it is queued.")  # type: ignore[assignment]
     steps: list[RunStep]
 
 
@@ -467,6 +471,22 @@ class RunAnswer(Answer):
 
     metadata: Metadata
     data: Run
+
+
+class LaunchedRun(Answer):
+    """A Dagster run that was asked for."""
+
+    run_id: str = Field(examples=["0b1c9f0e-6a52-4a5d-9a3e-1f6d5a7f4d10"])
+    source: str = Field(examples=["coingecko"])
+    first_partition: str = Field(description="A day, or a drop.", examples=["2026-11-01"])
+    last_partition: str = Field(examples=["2026-11-01"])
+
+
+class Launched(Answer):
+    """The runs that were started."""
+
+    metadata: Metadata
+    data: list[LaunchedRun]
 
 
 class Alive(Answer):

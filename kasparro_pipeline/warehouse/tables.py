@@ -446,6 +446,21 @@ data_version = Table(
     comment="per table the ids left by its newest writes; the set never is what it was before (warehouse/versions.py)",
 )
 
+run_request = Table(
+    "run_request",
+    metadata,
+    Column("request_id", Text, primary_key=True, comment="tag kasparro/request of the runs launched for it"),
+    Column("key_id", KEY, nullable=False, comment="the API key that asked"),
+    Column("idempotency_key", KEY, comment="given by the caller; null: none"),
+    Column("body_sha256", LargeBinary, nullable=False),
+    Column("requested_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    Column("claimed_until", TIME, nullable=False, comment="until then somebody is at work on it"),
+    Column("runs", JSONB, comment="the answer; null: not yet"),
+    UniqueConstraint("key_id", "idempotency_key"),
+    Index("run_request_requested", "requested_at"),
+    comment="loads that the API was asked for in the last day; the one table that it writes",
+)
+
 api_key = Table(
     "api_key",
     metadata,

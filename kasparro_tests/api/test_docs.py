@@ -37,7 +37,7 @@ def test_every_parameter_of_data_is_documented_as_it_is(document: dict[str, Any]
 
 def test_every_operation_is_documented_with_an_example(document: dict[str, Any]) -> None:
     for path, operations in document["paths"].items():
-        (told,) = operations.values()
+        told = operations["get"]
         assert told["summary"], path
         assert told["description"], path
         good = told["responses"]["200"]["content"]
