@@ -11,7 +11,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 from starlette_compress import CompressMiddleware, add_compress_type
 
-from kasparro_api import explorer, launch, lineage, problems
+from kasparro_api import explorer, graph, launch, lineage, problems
 from kasparro_api.dagster import Dagster
 from kasparro_api.database import Database
 from kasparro_api.export import Exporter
@@ -80,6 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.router.routes[:0] = [
         *router.routes,
         *launch.router(chosen.first_day).routes,
+        *graph.router.routes,
         *lineage.router.routes,
         *explorer.router(chosen).routes,
     ]  # `include_router` looks for the route twice on every request

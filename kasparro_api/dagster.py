@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
+from fastapi import Request
 
 from kasparro_pipeline.services import local_url
 from kasparro_pipeline.settings import Settings
@@ -109,6 +110,12 @@ class Dagster:
         if told.get("errors"):
             raise DagsterRefusedError(_line(told["errors"][0].get("message", "no reason given")))
         return told["data"]
+
+
+def dagster_of(request: Request) -> Dagster:
+    """The service's Dagster."""
+    dagster: Dagster = request.state.dagster
+    return dagster
 
 
 def _line(message: str) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse
 
-from kasparro_api.dagster import Dagster
+from kasparro_api.dagster import Dagster, dagster_of
 from kasparro_api.database import Database
 from kasparro_api.problems import documented, problem
 from kasparro_api.run_plan import PlannedRun, RunRequest, planned
@@ -88,7 +88,7 @@ def router(first_day: date) -> APIRouter:
         try:
             if (known := await requests.answered(asked)) is not None:
                 return _answer(request, known, replayed=True)
-            runs = await planned(body, first_day, _dagster(request), await _folders(requests.database))
+            runs = await planned(body, first_day, dagster_of(request), await _folders(requests.database))
             request_id = await requests.claim(asked, SECONDS_A_RUN * (len(runs) + 1))
             if request_id is None:  # the same was asked at the same time
                 known = await requests.answered(asked)
@@ -101,7 +101,7 @@ def router(first_day: date) -> APIRouter:
         except UnderWayError:
             detail = "the same request is under way; ask again"
             return problem(request, 409, "request-under-way", detail, {"Retry-After": "2"})
-        return _answer(request, await _launch(requests, request_id, runs, _dagster(request)))
+        return _answer(request, await _launch(requests, request_id, runs, dagster_of(request)))
 
     return routes
 
@@ -113,7 +113,7 @@ async def unbegun(request: Request, run_id: str) -> dict[str, Any] | None:
         DagsterUnavailableError: how it is can not be told.
     """
     launched = await RunRequests(database_of(request)).launched(run_id)
-    told = await _dagster(request).run_status(run_id) if launched else None
+    told = await dagster_of(request).run_status(run_id) if launched else None
     if launched is None or told is None:
         return None
     status = _STATUSES.get(told["status"], "queued")
@@ -167,11 +167,6 @@ def _answer(request: Request, runs: Sequence[dict[str, Any]], *, replayed: bool 
 async def _folders(database: Database) -> dict[str, list[str]]:
     async with database.connection() as connection:
         return dict(await (await connection.execute(_FOLDERS)).fetchall())
-
-
-def _dagster(request: Request) -> Dagster:
-    dagster: Dagster = request.state.dagster
-    return dagster
 
 
 def _time(seconds: float | None) -> str | None:

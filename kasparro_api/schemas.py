@@ -202,6 +202,48 @@ class Lineage(Answer):
     unified_by: UnifiedBy | None
 
 
+class Materialized(Answer):
+    """When an asset was made last."""
+
+    at: datetime = Field(description="UTC.", examples=["2026-11-01T23:50:09.512Z"])
+    run_id: str
+    partition: str | None = Field(examples=["2026-11-01"])
+
+
+class RunOfAsset(Answer):
+    """The newest Dagster run that had the asset in it."""
+
+    run_id: str
+    status: str = Field(description="Dagster's word.", examples=["success"])
+
+
+class Asset(Answer):
+    """One Dagster asset."""
+
+    asset_key: str = Field(examples=["coingecko/observations"])
+    group: str = Field(examples=["observations"])
+    kinds: list[str] = Field(examples=[["postgres"]])
+    description: str | None
+    depends_on: list[str] = Field(description="Asset keys.", examples=[["coingecko/raw"]])
+    partitions: Literal["day", "drop"] | None = Field(description="Null: it has none.")
+    last_materialization: Materialized | None
+    running: bool = Field(description="Whether a run is making it now.")
+    queued: bool = Field(description="Whether a run that will make it waits.")
+    staleness: Literal["fresh", "stale", "missing"] = Field(
+        description="Of what was made last. `stale`: its code, or what it stands on, has changed since."
+    )
+    failed_checks: int = Field(description="What they found is under `/health`.")
+    last_run: RunOfAsset | None
+    health: Literal["healthy", "warning", "degraded", "unknown"]
+
+
+class AssetGraph(Answer):
+    """The assets, by key."""
+
+    metadata: Metadata
+    data: list[Asset]
+
+
 RunStatus = Literal["running", "success", "failure"]
 
 

@@ -1,4 +1,4 @@
-"""Loads that are asked for over the API, on a real Dagster webserver."""
+"""What the API asks of Dagster: loads that are wanted, and the assets, on a real webserver."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from kasparro_api.dagster import Dagster, DagsterRefusedError
-from kasparro_api.schemas import Launched, RunAnswer
+from kasparro_api.schemas import AssetGraph, Launched, RunAnswer
 from kasparro_pipeline.components.partitions import drops
 from kasparro_pipeline.ranges import RANGE_END, RANGE_START
 from kasparro_pipeline.settings import Settings, settings
 from kasparro_pipeline.warehouse.database import current_engine
-from kasparro_pipeline.warehouse.tables import checkpoint, run_request, source_run
+from kasparro_pipeline.warehouse.tables import checkpoint, failed_check, run_request, source_run
 from kasparro_tests.api.dagster_server import in_between, webserver
 from kasparro_tests.api.rows import insert
 from kasparro_tests.api.serving import app_on, served
@@ -276,3 +276,40 @@ def test_what_dagster_refuses_is_told_in_one_line(dagster: str) -> None:
     with pytest.raises(DagsterRefusedError, match="nothing") as told:
         asyncio.run(ask())
     assert "\n" not in str(told.value)
+
+
+def test_the_assets_and_how_they_are(client: httpx.Client, dagster: str) -> None:
+    answer = client.get("/lineage", headers={"X-API-Key": "reader"})
+    assert answer.status_code == 200, answer.text
+    assets = {asset.asset_key: asset for asset in AssetGraph.model_validate_json(answer.content).data}
+    vendors = [
+        f"{name}/{part}" for name in ("coingecko", "coinpaprika", "csv_drops") for part in ("observations", "raw")
+    ]
+    assert list(assets) == sorted(["coin_identity", "coins", *vendors, "unified_assets"])
+    assert assets["coingecko/observations"].depends_on == ["coingecko/raw"]
+    assert {"coins", "coin_identity", "csv_drops/observations"} <= set(assets["unified_assets"].depends_on)
+    partitions = {name: asset.partitions for name, asset in assets.items()}
+    assert (partitions["coingecko/raw"], partitions["csv_drops/raw"], partitions["coins"]) == ("day", "drop", None)
+    assert {asset.health for asset in assets.values()} == {"unknown"}
+    assert {asset.staleness for asset in assets.values()} == {"missing"}
+
+    instance = dg.DagsterInstance.get()
+    for name in ("raw", "observations"):
+        made = dg.AssetMaterialization(["coinpaprika", name], partition="2026-11-01")
+        instance.report_runless_asset_event(made)
+    check = {"asset_key": "coinpaprika/observations", "check_name": "x", "severity": "error", "blocking": True}
+    insert(current_engine(), failed_check, [{**check, "detail": "odd"}])
+    data = client.get("/lineage", headers={"X-API-Key": "reader"}).json()["data"]
+    raw, observed = ({asset["asset_key"]: asset for asset in data}[f"coinpaprika/{n}"] for n in ("raw", "observations"))
+    assert raw["last_materialization"]["partition"] == "2026-11-01"
+    assert datetime.now(UTC) - datetime.fromisoformat(raw["last_materialization"]["at"]) < timedelta(minutes=1)
+    assert (observed["health"], observed["failed_checks"]) == ("degraded", 1)
+    assert raw["health"] in ("healthy", "warning")
+    assert client.get("/lineage?x=1", headers={"X-API-Key": "reader"}).status_code == 422
+
+
+def test_the_assets_are_not_told_while_dagster_is_away(dagster: str) -> None:
+    with served(app(NOWHERE)) as client:
+        answer = client.get("/lineage")
+        assert (answer.status_code, answer.json()["type"]) == (503, "urn:kasparro:problem:dagster-unavailable")
+        assert answer.headers["retry-after"] == "10"
