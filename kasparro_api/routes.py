@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -22,7 +21,7 @@ from kasparro_api.schemas import (
     RunAnswer,
     Stats,
 )
-from kasparro_api.serve import add_listing, database_of, metadata
+from kasparro_api.serve import NOT_CHANGED, add_listing, database_of, metadata, one_object
 
 router = APIRouter()
 
@@ -57,7 +56,7 @@ class _TwoRuns(QueryParameters):
     "/coins/{coin_id}",
     tags=["data"],
     summary="One coin",
-    responses={200: {"model": CoinAnswer}, **documented(404, 422, 503)},
+    responses={200: {"model": CoinAnswer}, **NOT_CHANGED, **documented(404, 422, 503)},
 )
 async def coin(request: Request, coin_id: str) -> Response:
     """Who calls it what, by which evidence, and its newest row."""
@@ -69,7 +68,7 @@ async def coin(request: Request, coin_id: str) -> Response:
     "/runs/{run_id}",
     tags=["operations"],
     summary="One run, step by step",
-    responses={200: {"model": RunAnswer}, **documented(404, 422, 503)},
+    responses={200: {"model": RunAnswer}, **NOT_CHANGED, **documented(404, 422, 503)},
 )
 async def run(request: Request, run_id: str) -> Response:
     """What a Dagster run did for each asset and source; also of one that `POST /runs` started and that is queued."""
@@ -86,14 +85,16 @@ async def run(request: Request, run_id: str) -> Response:
     "/compare-runs",
     tags=["operations"],
     summary="Two runs side by side",
-    responses={200: {"model": Comparison}, **documented(404, 422, 503)},
+    responses={200: {"model": Comparison}, **NOT_CHANGED, **documented(404, 422, 503)},
     openapi_extra=_TwoRuns.documentation(),
 )
 async def compare_runs(request: Request) -> Response:
-    """Counts and durations, coins that are new in `b` or no longer there, and prices that moved unlike the others.
+    """Counts by outcome and durations, coins that are new in `b` or no longer there, and prices, caps and volumes that
+    moved unlike the others.
 
-    The coins of a run are those of the payloads it fetched or parsed. A price is an anomaly when its logarithmic change
-    lies more than six scaled median absolute deviations, and more than one percent, from the median change.
+    The coins of a run are those of the payloads it fetched or parsed. A number is an anomaly when its logarithmic
+    change lies more than six scaled median absolute deviations, and more than one percent, from the median change of
+    its kind.
     """
     asked = _TwoRuns.read(request.query_params)
     return await _one(request, queries.COMPARED_RUNS, asked.model_dump(), "no such run as a or b; /runs lists them")
@@ -107,8 +108,7 @@ async def _one(request: Request, query: str, values: dict[str, Any], missing: st
         found = await (await connection.execute(query, values, binary=True)).fetchone()
     if found is None or found[0] is None:
         raise HTTPException(404, missing)
-    body = b'{"metadata":%b,"data":%b}\n' % (json.dumps(metadata(request)).encode(), found[0])
-    return Response(body, media_type="application/json", headers={"Cache-Control": "private, no-cache"})
+    return one_object(request, b'"data":' + found[0])
 
 
 @router.get(
@@ -155,7 +155,7 @@ async def stats(request: Request) -> Response:
     tags=["operations"],
     summary="For Prometheus",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"example": "kasparro_database_up 1.0\n"}}}},
+    responses={200: {"content": {"text/plain": {"example": "kasparro_database_up 1.0\n"}}}, **documented()},
 )
 async def metrics(request: Request) -> Response:
     """Rows, lag and age of the last success by source, quarantine, request latency; `kasparro_database_up` is 0 while

@@ -310,6 +310,7 @@ class DriftRow(Row):
     last_seen: datetime = Field(description="The same of the last one; UTC.")
     payload_sha256: str
     resolved_at: datetime | None = Field(description="When it was as before again; null while it is not.")
+    status: Literal["open", "closed"] = Field(description="`closed` once it was as before again.", examples=["open"])
 
 
 class ReviewRow(Row):
@@ -566,23 +567,31 @@ class ComparedCoins(Answer):
     vanished: list[SourceCoin]
 
 
-class PriceAnomaly(SourceCoin):
-    """A price that moved unlike the others."""
+class Anomaly(SourceCoin):
+    """A number that moved unlike the others of its kind."""
 
-    price_a: Decimal = Field(examples=["1.0"])
-    price_b: Decimal = Field(examples=["9.5"])
+    a: Decimal = Field(examples=["1.0"])
+    b: Decimal = Field(examples=["9.5"])
     change_pct: Decimal = Field(examples=["850.0000"])
     deviations: Decimal | None = Field(
-        description="Scaled median absolute deviations from the median move; null where most prices moved alike.",
+        description="Scaled median absolute deviations from the median move; null where most of them moved alike.",
         examples=["41.3"],
     )
 
 
-class Anomalies(Answer):
-    """How many there are, and the first thousand."""
+class AnomaliesOf(Answer):
+    """How many there are, and the first thousand, the farthest first."""
 
     count: int
-    prices: list[PriceAnomaly]
+    coins: list[Anomaly]
+
+
+class Anomalies(Answer):
+    """By column."""
+
+    price_usd: AnomaliesOf
+    market_cap_usd: AnomaliesOf
+    volume_24h_usd: AnomaliesOf
 
 
 class ComparedRuns(Answer):

@@ -58,7 +58,7 @@ def add_listing(router: APIRouter, path: str, listing: Listing, *, tag: str, sum
         operation_id=listing.name,
         responses={
             200: {"model": Page[listing.row], "content": _content(listing), "headers": _HEADERS},  # type: ignore[name-defined]
-            304: {"description": "Not changed since the answer whose ETag the request's If-None-Match has."},
+            **NOT_CHANGED,
             **documented(*statuses),
         },
         response_class=Response,
@@ -69,6 +69,26 @@ def add_listing(router: APIRouter, path: str, listing: Listing, *, tag: str, sum
 def metadata(request: Request, **more: object) -> dict[str, object]:
     """What every JSON answer of ours tells about itself."""
     return {"request_id": request.state.request_id, "api_latency_ms": elapsed_ms(request.state.started), **more}
+
+
+NOT_CHANGED: dict[int | str, dict[str, Any]] = {
+    304: {"description": "Not changed since the answer whose ETag the request's If-None-Match has."}
+}
+
+
+def one_object(request: Request, members: bytes) -> Response:
+    """One JSON object of these `members`, after the metadata that every answer has; 304 where the caller has it."""
+    etag = f'W/"{hashlib.blake2b(members, digest_size=12).hexdigest()}"'
+    headers = {**_CACHED, "ETag": etag}
+    if not_changed(request, etag):
+        return Response(status_code=304, headers=headers)
+    body = b'{"metadata":%b,%b}\n' % (json.dumps(metadata(request)).encode(), members)
+    return Response(body, media_type="application/json", headers=headers)
+
+
+def not_changed(request: Request, etag: str) -> bool:
+    """Whether the caller has what `etag` stands for."""
+    return _matches(request.headers.get("if-none-match", ""), etag)
 
 
 def database_of(request: Request) -> Database:
