@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs test test-real chaos lint bench lock clean
+.PHONY: help up down status logs test test-real chaos fuzz lint bench lock clean
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
@@ -26,6 +26,9 @@ test-real: $(INSTALLED) ## Run the tests on recorded vendor answers in KASPARRO_
 
 chaos: $(INSTALLED) ## Kill loads and the database KILLS times (500), and compare with undisturbed loads
 	@$(BIN)/python -m kasparro_tests.chaos --kills $(or $(KILLS),500) --seed $(or $(SEED),1)
+
+fuzz: $(INSTALLED) ## Ask the API thousands of made-up requests: EXAMPLES (300) an operation
+	@KASPARRO_FUZZ=$(or $(EXAMPLES),300) $(BIN)/pytest -s kasparro_tests/api/test_fuzz.py
 
 lint: $(INSTALLED) ## Check style, format and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -71,6 +71,7 @@ setup(
             "pytest-timeout>=2.4",
             "pytest-xdist>=3.8",
             "ruff>=0.14",
+            "schemathesis>=4.32,<5",
             "types-psutil",
             "types-psycopg2",
         ],

@@ -11,7 +11,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 from starlette_compress import CompressMiddleware, add_compress_type
 
-from kasparro_api import explorer, graph, launch, lineage, problems
+from kasparro_api import documentation, explorer, graph, launch, lineage, problems
 from kasparro_api.dagster import Dagster
 from kasparro_api.database import Database
 from kasparro_api.export import Exporter
@@ -84,6 +84,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         *lineage.router.routes,
         *explorer.router(chosen).routes,
     ]  # `include_router` looks for the route twice on every request
+    documentation.document(app, chosen)
     # the last one added is the first to see a request
     app.add_middleware(CompressMiddleware)
     app.add_middleware(Gate, settings=chosen, database=database)

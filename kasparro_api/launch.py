@@ -70,7 +70,7 @@ def router(first_day: date) -> APIRouter:
                     },
                 },
             },
-            **documented(409, 413, 422, 502, 503),
+            **documented(400, 409, 413, 422, 502, 503),
         },
     )
     async def launch(

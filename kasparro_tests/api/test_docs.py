@@ -75,3 +75,11 @@ def test_the_examples_are_answers_as_documented(document: dict[str, Any], path: 
     pages = {"/coins": CoinRow, "/sources": SourceRow, "/runs": RunRow, "/coins/{coin_id}/observations": ObservationRow}
     told = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["example"]
     Page[pages.get(path, UnifiedRow)].model_validate(told)
+
+
+def test_who_needs_a_key_is_documented(document: dict[str, Any]) -> None:
+    assert set(document["components"]["securitySchemes"]) == {"bearer", "key"}
+    paths = document["paths"]
+    assert paths["/data"]["get"]["security"] == [{}, {"bearer": []}, {"key": []}]
+    assert paths["/runs"]["post"]["security"] == [{"bearer": []}, {"key": []}]
+    assert "security" not in paths["/health"]["get"]
