@@ -219,6 +219,22 @@ SELECT source, coins, extract(epoch FROM now() - last_observed_at), extract(epoc
 FROM {SOURCES.relation} s ORDER BY source
 """
 
+VENDOR_CALLS = """
+SELECT source, coalesce(sum(calls) FILTER (WHERE day = today), 0),
+       coalesce(sum(calls) FILTER (WHERE day >= date_trunc('month', today)), 0),
+       (array_agg(per_day ORDER BY day DESC))[1], (array_agg(per_month ORDER BY day DESC))[1]
+FROM kasparro.vendor_call, (SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date AS today) t
+WHERE day >= date_trunc('month', today - 31) GROUP BY source ORDER BY source
+"""
+"""Calls of this day and month, and the budgets that held at the last one; by source."""
+
+WAITING = """
+SELECT (SELECT count(DISTINCT day) FROM kasparro.touched_day),
+       count(*) FILTER (WHERE severity = 'error'), count(*) FILTER (WHERE severity <> 'error')
+FROM kasparro.failed_check
+"""
+"""Days that are to be unified, errors and warnings of checks."""
+
 TABLE_ROWS = """
 SELECT c.relname, greatest(c.reltuples, 0) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = 'kasparro' AND c.relkind IN ('r', 'p') ORDER BY c.relname

@@ -158,8 +158,10 @@ async def stats(request: Request) -> Response:
     responses={200: {"content": {"text/plain": {"example": "kasparro_database_up 1.0\n"}}}, **documented()},
 )
 async def metrics(request: Request) -> Response:
-    """Rows, lag and age of the last success by source, quarantine, request latency; `kasparro_database_up` is 0 while
-    the database is away.
+    """By source: lag, age of the last success, observations, quarantine, and the vendor's calls: made, allowed, left of
+    the day and the month. Rows by table, days that wait to be unified, failed checks, request latency.
+
+    `kasparro_database_up` is 0 while the database is away.
     """
     measured: Metrics = request.state.metrics
     return Response(await measured.text(database_of(request)), media_type=measured.media_type)

@@ -103,6 +103,8 @@ vendor_call = Table(
     Column("day", Date, primary_key=True, comment="UTC"),
     Column("calls", BigInteger, nullable=False, comment="tries included; each is counted before it is made"),
     Column("recent", ARRAY(TIME), nullable=False, comment="the latest of them, for the rate limit of the next run"),
+    Column("per_day", BigInteger, comment="the budget that held at its last call; null: none"),
+    Column("per_month", BigInteger, comment="the budget that held at its last call; null: none"),
     comment="how often each vendor was asked; what call budgets are kept by",
 )
 

@@ -13,16 +13,20 @@ import sqlalchemy as sa
 from kasparro_api import listings
 from kasparro_api.listing import Kind, Listing
 from kasparro_api.schemas import CoinAnswer, CoinRow, Comparison, ObservationRow, Page, RunAnswer, RunRow, SourceRow
+from kasparro_pipeline.warehouse.calls import CallLedger
 from kasparro_pipeline.warehouse.tables import (
     coin,
     coin_identity,
     delivery,
+    failed_check,
     observation,
     quarantine,
     raw_payload,
     source_coin,
     source_run,
+    touched_day,
     unified_assets,
+    vendor_call,
 )
 from kasparro_tests.api.rows import insert, unified
 from kasparro_tests.api.test_operations import delivered, payload, refused, step
@@ -292,6 +296,18 @@ def test_metrics_tell_of_requests_and_of_the_data(service: httpx.Client, engine:
     insert(engine, source_coin, [{"source": 'a"b', "source_coin_id": "1", **seen}])
     insert(engine, quarantine, [refused("coingecko", i, "bad") for i in range(3)])
     insert(engine, source_run, [step("coingecko", "r", 0)])
+    insert(engine, touched_day, [{"day": DAY}, {"day": DAY}])
+    insert(
+        engine,
+        failed_check,
+        [{"asset_key": "x", "check_name": "y", "severity": "error", "blocking": True, "detail": ""}],
+    )
+    today = datetime.now(UTC).date()
+    before = {"source": "coingecko", "recent": [], "day": today - timedelta(days=40), "calls": 1000}
+    insert(engine, vendor_call, [before, {**before, "day": today.replace(day=1), "calls": 5, "per_day": 7}])
+    for _ in range(2):
+        CallLedger(lambda: engine, "coingecko", per_month=10_000).count()
+    CallLedger(lambda: engine, "free").count()
     service.get("/coins/x/history")
     service.get("/nowhere")
     answer = service.get("/metrics")
@@ -301,6 +317,21 @@ def test_metrics_tell_of_requests_and_of_the_data(service: httpx.Client, engine:
     assert float(told['kasparro_quarantine_records{source="coingecko"}']) == 3
     assert float(told['kasparro_source_last_success_age_seconds{source="coingecko"}']) > 0
     assert told["kasparro_database_up"] == "1.0"
+    assert told["kasparro_days_waiting"] == "1.0"
+    assert (told['kasparro_failed_checks{severity="error"}'], told['kasparro_failed_checks{severity="warning"}']) == (
+        "1.0",
+        "0.0",
+    )
+    calls = {name: value for name, value in told.items() if name.startswith("kasparro_vendor_calls")}
+    of_today = 7 if today.day == 1 else 2
+    assert calls == {
+        'kasparro_vendor_calls{period="day",source="coingecko"}': f"{of_today}.0",
+        'kasparro_vendor_calls{period="month",source="coingecko"}': "7.0",
+        'kasparro_vendor_calls_limit{period="month",source="coingecko"}': "10000.0",
+        'kasparro_vendor_calls_left{period="month",source="coingecko"}': "9993.0",
+        'kasparro_vendor_calls{period="day",source="free"}': "1.0",
+        'kasparro_vendor_calls{period="month",source="free"}': "1.0",
+    }
     route = 'kasparro_http_request_seconds_count{method="GET",route="/coins/{coin_id}/history",status="404"}'
     assert told[route] == "1.0"
     assert told['kasparro_http_request_seconds_count{method="GET",route="none",status="404"}'] == "1.0"

@@ -1,6 +1,6 @@
-"""What the API was asked to run
+"""What the API was asked to run, and the budgets of the vendors' calls
 
-Revision ID: run_request
+Revision ID: api_operations
 Revises: 0007
 """
 
@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql
 
 from kasparro_pipeline.warehouse.reader import GRANT_ASKING, GRANT_READER
 
-revision = "run_request"
+revision = "api_operations"
 down_revision = "0007"
 branch_labels = None
 depends_on = None
@@ -41,7 +41,12 @@ def upgrade() -> None:
     op.create_index("run_request_requested", "run_request", ["requested_at"], schema="kasparro")
     op.execute(GRANT_READER)
     op.execute(GRANT_ASKING)
+    for name in ("per_day", "per_month"):
+        comment = "the budget that held at its last call; null: none"
+        op.add_column("vendor_call", sa.Column(name, sa.BigInteger(), comment=comment), schema="kasparro")
 
 
 def downgrade() -> None:
+    for name in ("per_day", "per_month"):
+        op.drop_column("vendor_call", name, schema="kasparro")
     op.drop_table("run_request", schema="kasparro")
