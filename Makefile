@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs test test-real chaos fuzz lint bench lock clean
+.PHONY: help up down status logs test test-real chaos soak fuzz lint bench lock clean
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
@@ -26,6 +26,9 @@ test-real: $(INSTALLED) ## Run the tests on recorded vendor answers in KASPARRO_
 
 chaos: $(INSTALLED) ## Kill loads and the database KILLS times (500), and compare with undisturbed loads
 	@$(BIN)/python -m kasparro_tests.chaos --kills $(or $(KILLS),500) --seed $(or $(SEED),1)
+
+soak: $(INSTALLED) ## Ask the API for DURATION (600) seconds while loads run and the database is killed once; needs wrk
+	@$(BIN)/python -m kasparro_tests.chaos.soak --seconds $(or $(DURATION),600)
 
 fuzz: $(INSTALLED) ## Ask the API thousands of made-up requests: EXAMPLES (300) an operation
 	@KASPARRO_FUZZ=$(or $(EXAMPLES),300) $(BIN)/pytest -s kasparro_tests/api/test_fuzz.py
