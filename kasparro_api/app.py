@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import to_thread
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -21,6 +22,7 @@ from kasparro_api.gate import Gate
 from kasparro_api.metrics import Metrics
 from kasparro_api.routes import router
 from kasparro_api.spool import Spool
+from kasparro_api.tracing import trace
 from kasparro_api.versions import DataVersions
 from kasparro_pipeline.settings import Settings
 from kasparro_pipeline.settings import settings as settings_of_process
@@ -65,6 +67,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         finally:
             spool.close()
             await dagster.close()
+            await to_thread(end_traces)
             await database.close()
 
     app = FastAPIOffline(  # its documentation page loads nothing from elsewhere
@@ -97,5 +100,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             allow_headers=["Authorization", "X-API-Key", "X-Request-ID", "If-None-Match"],
             expose_headers=["ETag", "Link", "RateLimit", "RateLimit-Policy", "X-Request-ID"],
         )
+    end_traces = trace(app)
     app.add_middleware(RequestFrame, metrics=Metrics())
     return app
