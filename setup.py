@@ -4,7 +4,7 @@ from setuptools import find_packages, setup
 
 DAGSTER = "1.13.27"  # the libraries pin each other with ==; the webserver stops here
 # traces of the API, where OTEL_EXPORTER_OTLP_ENDPOINT is set
-OTEL = ["opentelemetry-exporter-otlp-proto-http>=1.45,<2", "opentelemetry-instrumentation-asgi>=0.66b2"]
+OTEL = ["opentelemetry-exporter-otlp-proto-http>=1.45,<2"]
 
 setup(
     name="kasparro",
@@ -33,7 +33,7 @@ setup(
         f"dagster-dg-cli=={DAGSTER}",
         "dagster-postgres==0.29.27",
         "alembic>=1.18,<2",
-        "fastapi>=0.150",
+        "fastapi>=0.165",
         "fastapi-offline>=1.7,<2",
         "filelock>=3.20",
         "httpx[http2]>=0.28,<1",

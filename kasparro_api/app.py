@@ -22,7 +22,7 @@ from kasparro_api.gate import Gate
 from kasparro_api.metrics import Metrics
 from kasparro_api.routes import router
 from kasparro_api.spool import Spool
-from kasparro_api.tracing import trace
+from kasparro_api.tracing import telemetry, trace_provider
 from kasparro_api.versions import DataVersions
 from kasparro_pipeline.settings import Settings
 from kasparro_pipeline.settings import settings as settings_of_process
@@ -50,6 +50,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     chosen = settings or settings_of_process()
     database = Database(chosen)
+    traces = trace_provider()
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, object]]:
@@ -67,7 +68,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         finally:
             spool.close()
             await dagster.close()
-            await to_thread(end_traces)
+            if traces:
+                await to_thread(traces.shutdown)  # sends the last ones
             await database.close()
 
     app = FastAPIOffline(  # its documentation page loads nothing from elsewhere
@@ -78,6 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         servers=[{"url": "/"}, {"url": "/v1", "description": "The same, and stays when there is another version."}],
         root_path_in_servers=False,
+        telemetry=telemetry(traces),
     )
     problems.install(app)
     app.router.routes[:0] = [
@@ -100,6 +103,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             allow_headers=["Authorization", "X-API-Key", "X-Request-ID", "If-None-Match"],
             expose_headers=["ETag", "Link", "RateLimit", "RateLimit-Policy", "X-Request-ID"],
         )
-    end_traces = trace(app)
-    app.add_middleware(RequestFrame, metrics=Metrics())
+    app.add_middleware(RequestFrame, metrics=Metrics(), traced=traces is not None)
     return app

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
+from fastapi.routing import APIRoute
 from psycopg import errors
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response, StreamingResponse
@@ -34,6 +35,14 @@ _CODE = version("kasparro").encode()
 
 _CACHED = {"Cache-Control": "private, no-cache", "Vary": "Accept"}
 """An answer may be kept, and has to be asked for again with its ETag."""
+
+
+class _Direct(APIRoute):
+    """A route whose endpoint is called with the request: it reads and checks its parameters itself."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        endpoint: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return endpoint
 
 
 def add_listing(router: APIRouter, path: str, listing: Listing, *, tag: str, summary: str) -> None:
@@ -63,6 +72,7 @@ def add_listing(router: APIRouter, path: str, listing: Listing, *, tag: str, sum
         },
         response_class=Response,
         openapi_extra=documentation,
+        route_class_override=_Direct,
     )
 
 

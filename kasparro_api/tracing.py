@@ -1,39 +1,35 @@
 """Traces for OpenTelemetry, where ``OTEL_EXPORTER_OTLP_ENDPOINT`` says where to send them (over HTTP).
 
-A span a request, with the caller's trace (``traceparent``) as its parent, our request id, and the route as its name.
-Further settings are OpenTelemetry's own, such as ``OTEL_SERVICE_NAME`` or ``OTEL_TRACES_SAMPLER``.
+The spans are FastAPI's own: one a request, named by its route, with the caller's ``traceparent`` as its parent. Further
+settings are OpenTelemetry's, such as ``OTEL_SERVICE_NAME`` or ``OTEL_TRACES_SAMPLER``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
-
-from fastapi import FastAPI
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from typing import TYPE_CHECKING
 
 from kasparro_pipeline.errors import KasparroError
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span
+    from fastapi.telemetry import TelemetryConfig
+    from opentelemetry.sdk.trace import TracerProvider
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 REQUEST_ID = "kasparro.request_id"
 
 
-def trace(app: FastAPI) -> Callable[[], None]:
-    """Have `app` send traces where the environment asks for it; returns what sends the last ones and ends it.
+def trace_provider() -> TracerProvider | None:
+    """What takes the spans and sends them; None where the environment does not ask for it.
 
     Raises:
         KasparroError: it is asked for, and the packages are not installed.
     """
     if not os.environ.get(ENDPOINT):
-        return lambda: None
+        return None
     try:  # half a second and 15 MB that a service without traces does without
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-        from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware  # noqa: PLC0415
         from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
@@ -42,38 +38,23 @@ def trace(app: FastAPI) -> Callable[[], None]:
     ours = Resource({"service.name": "kasparro-api", "service.version": version("kasparro")})
     provider = TracerProvider(resource=Resource.create().merge(ours).merge(OTELResourceDetector().detect()))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    app.add_middleware(_NamedByRoute)
-    app.add_middleware(
-        OpenTelemetryMiddleware,
-        tracer_provider=provider,
-        server_request_hook=_told,
-        exclude_spans=["receive", "send"],
-    )
-    return provider.shutdown
+    return provider
 
 
-def _told(span: Span, scope: dict[str, Any]) -> None:
-    span.set_attribute(REQUEST_ID, scope["state"]["request_id"])
+def telemetry(provider: TracerProvider | None) -> TelemetryConfig:
+    """What FastAPI is told: traces to `provider`, if anywhere; of metrics and logs there are our own."""
+    return {
+        "tracing": provider is not None,
+        "tracer_provider": provider,
+        "operation_spans": False,
+        "metrics": False,
+        "logs": False,
+        "auto_configure": False,
+    }
 
 
-class _NamedByRoute:
-    """ASGI middleware; names the span by the route, known when the answer begins, so that there are few names."""
+def tell(request_id: str) -> None:
+    """Note the request's id on its span, if there is one."""
+    from opentelemetry.trace import get_current_span  # noqa: PLC0415 - nothing where nothing is traced
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        from opentelemetry.trace import get_current_span  # noqa: PLC0415
-
-        async def send_named(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                span, route = get_current_span(), getattr(scope.get("route"), "path", None)
-                span.update_name(f"{scope['method']} {route}" if route else scope["method"])
-                if route:
-                    span.set_attribute("http.route", route)
-            await send(message)
-
-        await self._app(scope, receive, send_named)
+    get_current_span().set_attribute(REQUEST_ID, request_id)
