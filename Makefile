@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs test test-real chaos lint bench lock clean
+.PHONY: help up down status logs test test-real chaos soak fuzz lint bench lock clean
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
@@ -27,6 +27,12 @@ test-real: $(INSTALLED) ## Run the tests on recorded vendor answers in KASPARRO_
 chaos: $(INSTALLED) ## Kill loads and the database KILLS times (500), and compare with undisturbed loads
 	@$(BIN)/python -m kasparro_tests.chaos --kills $(or $(KILLS),500) --seed $(or $(SEED),1)
 
+soak: $(INSTALLED) ## Ask the API for DURATION (600) seconds while loads run and the database is killed once; needs wrk
+	@$(BIN)/python -m kasparro_tests.chaos.soak --seconds $(or $(DURATION),600)
+
+fuzz: $(INSTALLED) ## Ask the API thousands of made-up requests: EXAMPLES (300) an operation
+	@KASPARRO_FUZZ=$(or $(EXAMPLES),300) $(BIN)/pytest -s kasparro_tests/api/test_fuzz.py
+
 lint: $(INSTALLED) ## Check style, format and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 	@$(BIN)/hadolint Dockerfile && $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
@@ -36,7 +42,7 @@ bench: $(INSTALLED) ## Measure loading, serving and identity
 	@$(BIN)/python -m kasparro_tests.bench
 
 lock: ## Pin the newest versions that fit, in constraints.txt
-	@UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile setup.py --extra dev --extra embedded --extra bench --universal --python-version 3.11 \
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile setup.py --extra dev --extra embedded --extra bench --extra otel --universal --python-version 3.11 \
 		--no-annotate --no-emit-index-url --upgrade --quiet -o constraints.txt
 
 clean: down ## Stop everything and remove the environment and caches; data stays

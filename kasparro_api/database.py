@@ -88,6 +88,18 @@ class Database:
                 "PostgreSQL answers, but Kasparro's tables are missing or old; run `kasparro up`"
             ) from error
 
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection[Any]]:
+        """A connection in a transaction that may write, where the role may.
+
+        Raises:
+            DatabaseUnavailableError: as `connection`.
+            QueryTimeoutError: as `connection`.
+        """
+        async with self.connection() as connection, connection.transaction():
+            await connection.execute("SET TRANSACTION READ WRITE")
+            yield connection
+
 
 def _conninfo(settings: Settings) -> str:
     return database_url(settings).set(drivername="postgresql").render_as_string(hide_password=False)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-import uuid
+from secrets import token_hex
 from time import perf_counter
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kasparro_api import tracing
 from kasparro_api.metrics import Metrics
 from kasparro_api.problems import internal_error, problem
 
@@ -36,9 +37,10 @@ class RequestFrame:
     ``/v1/…`` is what it is without ``/v1``. HEAD is GET without its body. A request body may have `MAX_BODY_BYTES`.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, *, traced: bool = False) -> None:
         self._app = app
         self._metrics = metrics
+        self._traced = traced
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -51,6 +53,8 @@ class RequestFrame:
         request_id = _request_id(given)
         scope = _plain(scope)
         scope["state"].update(request_id=request_id, started=started, head=method == "HEAD", metrics=self._metrics)
+        if self._traced:
+            tracing.tell(request_id)
         status = 0
 
         async def send_framed(message: Message) -> None:
@@ -131,4 +135,4 @@ def elapsed_ms(started: float) -> float:
 
 def _request_id(headers: dict[bytes, bytes]) -> str:
     given = headers.get(b"x-request-id", b"").decode("latin-1")
-    return given if _SAFE_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if _SAFE_ID.fullmatch(given) else token_hex(16)

@@ -33,12 +33,21 @@ _OPEN_BELOW = ("/static-offline-docs/", explorer.ASSETS)
 _READING = ("GET", "HEAD", "OPTIONS")
 
 
+def needs_key(settings: Settings, method: str, path: str) -> bool | None:
+    """Whether a request needs an API key; None: it is never asked for one."""
+    if method not in _READING:
+        return True
+    if path in _OPEN or path.startswith(_OPEN_BELOW):
+        return None
+    return not (settings.api_read == "open" or (settings.api_read == "auto" and settings.is_private))
+
+
 class Gate:
     """ASGI middleware; sets `request.state.key` to the caller's `Key`, or None."""
 
     def __init__(self, app: ASGIApp, settings: Settings, database: Database) -> None:
         self._app = app
-        self._open_reading = settings.api_read == "open" or (settings.api_read == "auto" and settings.is_private)
+        self._open_reading = not needs_key(settings, "GET", "/data")
         self._keys = _Keys(settings, database)
         rate = settings.api_rate_per_minute
         if rate is None:

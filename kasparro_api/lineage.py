@@ -21,7 +21,7 @@ from kasparro_api.parameters import QueryParameters
 from kasparro_api.problems import documented
 from kasparro_api.queries import UNIFIED_COLUMNS
 from kasparro_api.schemas import Lineage
-from kasparro_api.serve import database_of, metadata
+from kasparro_api.serve import NOT_CHANGED, database_of, not_changed, one_object
 from kasparro_pipeline.warehouse.unify import HISTORY_DAYS, RULE
 
 router = APIRouter(tags=["provenance"])
@@ -91,7 +91,7 @@ Sha256 = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="As in a line
 @router.get(
     "/data/{coin_id}/{day}/lineage",
     summary="Where one row came from, and why",
-    responses={200: {"model": Lineage}, **documented(404, 422, 503)},
+    responses={200: {"model": Lineage}, **NOT_CHANGED, **documented(404, 422, 503)},
 )
 async def lineage(request: Request, coin_id: CoinId, day: Day) -> Response:
     """The row, the observations it was chosen from, what became of every source's every field, the payloads that
@@ -106,14 +106,14 @@ async def lineage(request: Request, coin_id: CoinId, day: Day) -> Response:
         raise HTTPException(404, _MISSING)
     async with database.connection() as connection:
         told = await _told(connection, coin_id, day)
-    return Response(json.dumps({"metadata": metadata(request), **told}, default=_text), media_type="application/json")
+    return one_object(request, json.dumps(told, default=_text)[1:-1].encode())
 
 
 @router.get(
     "/payloads/{sha256}",
     summary="The bytes a source sent",
     response_class=Response,
-    responses={200: {"content": _ANY_CONTENT}, **documented(404, 422, 503)},
+    responses={200: {"content": _ANY_CONTENT}, **NOT_CHANGED, **documented(404, 422, 503)},
 )
 async def payload(request: Request, sha256: Sha256) -> Response:
     """One answer of a vendor, or one block of a CSV file, exactly as it came; their SHA-256 is the address."""
@@ -123,14 +123,16 @@ async def payload(request: Request, sha256: Sha256) -> Response:
         row = await _one(connection, _PAYLOAD, {"sha256": sha256})
     if row is None:
         raise HTTPException(404, _MISSING)
+    kept = {"Cache-Control": "private, max-age=31536000, immutable", "ETag": f'"{sha256}"'}
+    if not_changed(request, kept["ETag"]):
+        return Response(status_code=304, headers=kept)
     pieces = _pieces(database, row["source"], sha256)
     first = await anext(pieces, b"")
     media_type, ending = _kind(first)
     headers = {
         "Content-Length": str(row["size_bytes"]),
         "Content-Disposition": f'attachment; filename="{sha256}{ending}"',
-        "Cache-Control": "private, max-age=31536000, immutable",
-        "ETag": f'"{sha256}"',
+        **kept,
     }
     return StreamingResponse(_chained(first, pieces), 200, headers, media_type)
 

@@ -148,7 +148,9 @@ OBSERVATIONS = Listing(
 RUNS = Listing(
     name="runs",
     row=RunRow,
-    description="Dagster runs, newest first, with what they did for the sources.",
+    description="""Dagster runs that have begun, newest first, with what they did for the sources.
+
+A run of several sources is found under each of them; its status and counts are those of the whole run.""",
     relation="""(
         SELECT run_id,
             CASE WHEN bool_or(status = 'failure') THEN 'failure' WHEN bool_or(status = 'running') THEN 'running'
@@ -209,11 +211,12 @@ DRIFT = Listing(
     name="drift",
     row=DriftRow,
     description="Changes in the fields of the sources' records, by the time they were seen first, newest first.",
-    relation="kasparro.drift",
+    relation="(SELECT *, CASE WHEN resolved_at IS NULL THEN 'open' ELSE 'closed' END AS status FROM kasparro.drift)",
     orders={"-first_seen": (by("t.first_seen", Kind.TIME, descending=True), by("t.id", Kind.INTEGER, descending=True))},
     filters=(
         OneOf("source", "t.source", "Sources, comma list.", "coingecko"),
         OneOf("kind", "t.kind", "Comma list.", "missing", allowed=("new", "missing", "retyped", "renamed")),
+        OneOf("status", "t.status", "Comma list.", "open", allowed=("open", "closed")),
         OneOf("severity", "t.severity", "Comma list.", "error", allowed=("error", "warn", "info")),
     ),
     within="last_seen",

@@ -31,6 +31,7 @@ def configure(kind: Literal["text", "json"]) -> None:
     """Send this process' log to stderr in the given form."""
     # found out anew for every record, and shown by none of the formats
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # nor the place in the code (logging, "Optimization")
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if kind == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(level=logging.INFO, handlers=[handler])

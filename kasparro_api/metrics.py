@@ -19,7 +19,12 @@ _BY_SOURCE = {
     "kasparro_source_last_success_age_seconds": "Since a source's last successful run ended.",
     "kasparro_quarantine_records": "Records of a source in quarantine.",
 }
-_BY_TABLE = "kasparro_table_rows"
+_QUERIES = (
+    *(queries.SOURCE_METRICS, queries.OBSERVATIONS_ESTIMATED, queries.TABLE_ROWS),
+    *(queries.VENDOR_CALLS, queries.WAITING),
+)
+
+Rows = Iterable[tuple[Any, ...]]
 
 
 class Metrics:
@@ -50,9 +55,8 @@ class Metrics:
         """All of it in Prometheus' text format."""
         try:
             async with database.connection() as connection:
-                sources = await (await connection.execute(queries.SOURCE_METRICS)).fetchall()
-                tables = await (await connection.execute(queries.TABLE_ROWS)).fetchall()
-            families = [*_families(sources, tables), _up(1)]
+                found = [await (await connection.execute(query)).fetchall() for query in _QUERIES]
+            families = [*_families(*found), _up(1)]
         except (DatabaseUnavailableError, QueryTimeoutError):
             families = [_up(0)]
         registry = CollectorRegistry()
@@ -68,16 +72,43 @@ class _Collected:
         return iter(self._families)
 
 
-def _families(sources: Iterable[tuple[Any, ...]], tables: Iterable[tuple[Any, ...]]) -> list[Metric]:
+def _families(sources: Rows, observations: Rows, tables: Rows, calls: Rows, waiting: Rows) -> list[Metric]:
     by_source = [GaugeMetricFamily(name, told, labels=["source"]) for name, told in _BY_SOURCE.items()]
     for source, *values in sources:
         for family, value in zip(by_source, values, strict=True):
             if value is not None:
                 family.add_metric([source], float(value))
-    rows = GaugeMetricFamily(_BY_TABLE, "Rows, as PostgreSQL estimates them.", labels=["table"])
+    of_source = GaugeMetricFamily(
+        "kasparro_source_observations", "Observations of a source, as PostgreSQL estimates them.", labels=["source"]
+    )
+    for source, count in observations:
+        of_source.add_metric([source], float(count))
+    rows = GaugeMetricFamily("kasparro_table_rows", "Rows, as PostgreSQL estimates them.", labels=["table"])
     for table, count in tables:
         rows.add_metric([table], float(count))
-    return [*by_source, rows]
+    return [*by_source, of_source, rows, *_calls(calls), *_waiting(*waiting)]
+
+
+def _calls(calls: Rows) -> list[Metric]:
+    labels = ["source", "period"]
+    spent = GaugeMetricFamily("kasparro_vendor_calls", "Calls of this day and month (UTC), tries too.", labels=labels)
+    limit = GaugeMetricFamily("kasparro_vendor_calls_limit", "The budget; none where there is none.", labels=labels)
+    left = GaugeMetricFamily("kasparro_vendor_calls_left", "Calls that the budget still allows.", labels=labels)
+    for source, today, month, per_day, per_month in calls:
+        for period, made, allowed in (("day", today, per_day), ("month", month, per_month)):
+            spent.add_metric([source, period], float(made))
+            if allowed is not None:
+                limit.add_metric([source, period], float(allowed))
+                left.add_metric([source, period], float(max(allowed - made, 0)))
+    return [spent, limit, left]
+
+
+def _waiting(row: tuple[Any, ...]) -> list[Metric]:
+    days, errors, warnings = row
+    failed = GaugeMetricFamily("kasparro_failed_checks", "What checks found wrong.", labels=["severity"])
+    failed.add_metric(["error"], float(errors))
+    failed.add_metric(["warning"], float(warnings))
+    return [GaugeMetricFamily("kasparro_days_waiting", "Days touched and not unified yet.", float(days)), failed]
 
 
 def _up(value: int) -> Metric:

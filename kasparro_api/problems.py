@@ -12,8 +12,10 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from kasparro_api.copying import TooManyRowsError
+from kasparro_api.dagster import DagsterRefusedError, DagsterUnavailableError
 from kasparro_api.database import STATEMENT_TIMEOUT_S, DatabaseUnavailableError, QueryTimeoutError
 
 MEDIA_TYPE = "application/problem+json"
@@ -68,8 +70,8 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         headers = dict(error.headers or {})
-        if allow := headers.get("Allow"):
-            methods = {method.strip() for method in allow.split(",")} | {"OPTIONS"}
+        if "Allow" in headers:  # Starlette tells those of the first route alone
+            methods = _methods(request) | {"OPTIONS"}
             headers["Allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
             if request.method == "OPTIONS":
                 return Response(status_code=204, headers=headers)
@@ -87,6 +89,15 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(QueryTimeoutError)
     async def query_timeout(request: Request, _error: QueryTimeoutError) -> Response:
         return query_timed_out(request)
+
+    @app.exception_handler(DagsterUnavailableError)
+    async def dagster_unavailable(request: Request, error: DagsterUnavailableError) -> Response:
+        logger.warning("%s (request_id=%s): %r", error, request.state.request_id, error.__cause__)
+        return problem(request, 503, "dagster-unavailable", str(error), {"Retry-After": "10"})
+
+    @app.exception_handler(DagsterRefusedError)
+    async def dagster_refused(request: Request, error: DagsterRefusedError) -> Response:
+        return problem(request, 502, "dagster-refused", f"Dagster: {error}")
 
     @app.exception_handler(TooManyRowsError)
     async def too_many_rows(request: Request, error: TooManyRowsError) -> Response:
@@ -113,7 +124,14 @@ def internal_error(request: Request) -> JSONResponse:
     return problem(request, 500, "internal-error", "the service failed; its log has the reason under this request_id")
 
 
+def _methods(request: Request) -> set[str]:
+    """What any route takes at the request's path."""
+    there = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
+    return {method for route in there for method in getattr(route, "methods", None) or ()}
+
+
 def _told(item: Mapping[str, Any]) -> str:
     parameter = ".".join(str(part) for part in item["loc"][1:])
     message = str(item["msg"]).removeprefix("Value error, ")
-    return f"{parameter}: {message}" if parameter else message
+    told = f"{parameter}: {message}" if parameter else message
+    return told.encode("utf-8", "replace").decode()  # half a surrogate pair may stand in a body's names

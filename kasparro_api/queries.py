@@ -146,6 +146,14 @@ _COUNTS = ("records", "inserted", "updated", "unchanged", "quarantined", "durati
 _CHANGES = ", ".join(f"'{name}', (b.{name}::numeric - a.{name}::numeric)::text" for name in _COUNTS)
 _SHOWN = 1000
 """Coins of a kind that are named; all are counted."""
+_ANOMALIES = ", ".join(
+    f"""'{column}', json_build_object(
+        'count', (SELECT count(*) FROM odd WHERE of = '{column}'),
+        'coins', (SELECT coalesce(json_agg(o), '[]') FROM (
+            SELECT source, source_coin_id, a, b, change_pct, deviations FROM odd WHERE of = '{column}'
+            ORDER BY distance DESC, source, source_coin_id LIMIT {_SHOWN}) o))"""
+    for column in ("price_usd", "market_cap_usd", "volume_24h_usd")
+)
 
 COMPARED_RUNS = f"""
 WITH a AS ({_RUN % "%(a)s"}),
@@ -157,30 +165,35 @@ of_run AS MATERIALIZED (
         SELECT parse_run_id, source, sha256 FROM kasparro.delivery WHERE parse_run_id IN (%(a)s, %(b)s)) d
 ),
 said AS MATERIALIZED (
-    SELECT DISTINCT ON (p.run_id, o.source, o.source_coin_id) p.run_id, o.source, o.source_coin_id, o.price_usd
+    SELECT DISTINCT ON (p.run_id, o.source, o.source_coin_id) p.run_id, o.source, o.source_coin_id,
+           o.price_usd, o.market_cap_usd, o.volume_24h_usd
     FROM of_run p JOIN kasparro.observation o ON o.source = p.source AND o.payload_sha256 = p.sha256
     ORDER BY p.run_id, o.source, o.source_coin_id, o.observed_at DESC
 ),
 paired AS (
-    SELECT source, source_coin_id, x.price_usd AS price_a, y.price_usd AS price_b,
-           x.run_id IS NOT NULL AS in_a, y.run_id IS NOT NULL AS in_b
+    SELECT source, source_coin_id, x.run_id IS NOT NULL AS in_a, y.run_id IS NOT NULL AS in_b,
+           x.price_usd AS price_a, y.price_usd AS price_b, x.market_cap_usd AS cap_a, y.market_cap_usd AS cap_b,
+           x.volume_24h_usd AS volume_a, y.volume_24h_usd AS volume_b
     FROM (SELECT * FROM said WHERE run_id = %(a)s) x
     FULL JOIN (SELECT * FROM said WHERE run_id = %(b)s) y USING (source, source_coin_id)
 ),
 moved AS (
-    SELECT *, ln(price_b / price_a)::float8 AS move FROM paired WHERE price_a > 0 AND price_b > 0
+    SELECT source, source_coin_id, number.*, (ln(number.b) - ln(number.a))::float8 AS move
+    FROM paired, LATERAL (VALUES
+        ('price_usd', price_a, price_b), ('market_cap_usd', cap_a, cap_b), ('volume_24h_usd', volume_a, volume_b)
+    ) AS number (of, a, b)
+    WHERE number.a > 0 AND number.b > 0
 ),
-middle AS (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY move) AS median FROM moved),
+middle AS (SELECT of, percentile_cont(0.5) WITHIN GROUP (ORDER BY move) AS median FROM moved GROUP BY of),
 spread AS (
-    SELECT median, 1.4826 * percentile_cont(0.5) WITHIN GROUP (ORDER BY abs(move - median)) AS deviation
-    FROM moved, middle GROUP BY median
+    SELECT of, median, 1.4826 * percentile_cont(0.5) WITHIN GROUP (ORDER BY abs(move - median)) AS deviation
+    FROM moved JOIN middle USING (of) GROUP BY of, median
 ),
 odd AS (
-    SELECT source, source_coin_id, price_a::text, price_b::text,
-           round((price_b / price_a - 1) * 100, 4)::text AS change_pct,
+    SELECT of, source, source_coin_id, a::text, b::text, round((b / a - 1) * 100, 4)::text AS change_pct,
            CASE WHEN deviation > 0 THEN round((abs(move - median) / deviation)::numeric, 1)::text END AS deviations,
            abs(move - median) AS distance
-    FROM moved, spread WHERE abs(move - median) > greatest(6 * deviation, 0.01)
+    FROM moved JOIN spread USING (of) WHERE abs(move - median) > greatest(6 * deviation, 0.01)
 ),
 new AS (SELECT source, source_coin_id FROM paired WHERE NOT in_a),
 vanished AS (SELECT source, source_coin_id FROM paired WHERE NOT in_b)
@@ -192,11 +205,7 @@ SELECT convert_to(json_build_object(
         'new_count', (SELECT count(*) FROM new), 'vanished_count', (SELECT count(*) FROM vanished),
         'new', (SELECT coalesce(json_agg(n), '[]') FROM (SELECT * FROM new ORDER BY 1, 2 LIMIT {_SHOWN}) n),
         'vanished', (SELECT coalesce(json_agg(v), '[]') FROM (SELECT * FROM vanished ORDER BY 1, 2 LIMIT {_SHOWN}) v)),
-    'anomalies', json_build_object(
-        'count', (SELECT count(*) FROM odd),
-        'prices', (SELECT coalesce(json_agg(o), '[]') FROM (
-            SELECT source, source_coin_id, price_a, price_b, change_pct, deviations
-            FROM odd ORDER BY distance DESC, source, source_coin_id LIMIT {_SHOWN}) o)))::text, 'UTF8')
+    'anomalies', json_build_object({_ANOMALIES}))::text, 'UTF8')
 FROM a, b
 """
 
@@ -209,6 +218,22 @@ SELECT source, coins, extract(epoch FROM now() - last_observed_at), extract(epoc
        quarantined
 FROM {SOURCES.relation} s ORDER BY source
 """
+
+VENDOR_CALLS = """
+SELECT source, coalesce(sum(calls) FILTER (WHERE day = today), 0),
+       coalesce(sum(calls) FILTER (WHERE day >= date_trunc('month', today)), 0),
+       (array_agg(per_day ORDER BY day DESC))[1], (array_agg(per_month ORDER BY day DESC))[1]
+FROM kasparro.vendor_call, (SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date AS today) t
+WHERE day >= date_trunc('month', today - 31) GROUP BY source ORDER BY source
+"""
+"""Calls of this day and month, and the budgets that held at the last one; by source."""
+
+WAITING = """
+SELECT (SELECT count(DISTINCT day) FROM kasparro.touched_day),
+       count(*) FILTER (WHERE severity = 'error'), count(*) FILTER (WHERE severity <> 'error')
+FROM kasparro.failed_check
+"""
+"""Days that are to be unified, errors and warnings of checks."""
 
 TABLE_ROWS = """
 SELECT c.relname, greatest(c.reltuples, 0) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -10,7 +9,7 @@ from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from kasparro_api import listings, operations, queries
+from kasparro_api import launch, listings, operations, queries
 from kasparro_api.metrics import Metrics
 from kasparro_api.parameters import QueryParameters
 from kasparro_api.problems import documented
@@ -22,7 +21,7 @@ from kasparro_api.schemas import (
     RunAnswer,
     Stats,
 )
-from kasparro_api.serve import add_listing, database_of, metadata
+from kasparro_api.serve import NOT_CHANGED, add_listing, database_of, metadata, one_object
 
 router = APIRouter()
 
@@ -57,7 +56,7 @@ class _TwoRuns(QueryParameters):
     "/coins/{coin_id}",
     tags=["data"],
     summary="One coin",
-    responses={200: {"model": CoinAnswer}, **documented(404, 422, 503)},
+    responses={200: {"model": CoinAnswer}, **NOT_CHANGED, **documented(404, 422, 503)},
 )
 async def coin(request: Request, coin_id: str) -> Response:
     """Who calls it what, by which evidence, and its newest row."""
@@ -69,26 +68,33 @@ async def coin(request: Request, coin_id: str) -> Response:
     "/runs/{run_id}",
     tags=["operations"],
     summary="One run, step by step",
-    responses={200: {"model": RunAnswer}, **documented(404, 422, 503)},
+    responses={200: {"model": RunAnswer}, **NOT_CHANGED, **documented(404, 422, 503)},
 )
 async def run(request: Request, run_id: str) -> Response:
-    """What a Dagster run did for each asset and source."""
+    """What a Dagster run did for each asset and source; also of one that `POST /runs` started and that is queued."""
     _Nothing.read(request.query_params)
-    return await _one(request, queries.RUN, {"run_id": run_id}, "there is no such run; /runs lists them")
+    try:
+        return await _one(request, queries.RUN, {"run_id": run_id}, "there is no such run; /runs lists them")
+    except HTTPException:
+        if "\x00" in run_id or (told := await launch.unbegun(request, run_id)) is None:
+            raise
+    return JSONResponse({"metadata": metadata(request), "data": told}, headers={"Cache-Control": "no-store"})
 
 
 @router.get(
     "/compare-runs",
     tags=["operations"],
     summary="Two runs side by side",
-    responses={200: {"model": Comparison}, **documented(404, 422, 503)},
+    responses={200: {"model": Comparison}, **NOT_CHANGED, **documented(404, 422, 503)},
     openapi_extra=_TwoRuns.documentation(),
 )
 async def compare_runs(request: Request) -> Response:
-    """Counts and durations, coins that are new in `b` or no longer there, and prices that moved unlike the others.
+    """Counts by outcome and durations, coins that are new in `b` or no longer there, and prices, caps and volumes that
+    moved unlike the others.
 
-    The coins of a run are those of the payloads it fetched or parsed. A price is an anomaly when its logarithmic change
-    lies more than six scaled median absolute deviations, and more than one percent, from the median change.
+    The coins of a run are those of the payloads it fetched or parsed. A number is an anomaly when its logarithmic
+    change lies more than six scaled median absolute deviations, and more than one percent, from the median change of
+    its kind.
     """
     asked = _TwoRuns.read(request.query_params)
     return await _one(request, queries.COMPARED_RUNS, asked.model_dump(), "no such run as a or b; /runs lists them")
@@ -102,8 +108,7 @@ async def _one(request: Request, query: str, values: dict[str, Any], missing: st
         found = await (await connection.execute(query, values, binary=True)).fetchone()
     if found is None or found[0] is None:
         raise HTTPException(404, missing)
-    body = b'{"metadata":%b,"data":%b}\n' % (json.dumps(metadata(request)).encode(), found[0])
-    return Response(body, media_type="application/json", headers={"Cache-Control": "private, no-cache"})
+    return one_object(request, b'"data":' + found[0])
 
 
 @router.get(
@@ -150,11 +155,13 @@ async def stats(request: Request) -> Response:
     tags=["operations"],
     summary="For Prometheus",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"example": "kasparro_database_up 1.0\n"}}}},
+    responses={200: {"content": {"text/plain": {"example": "kasparro_database_up 1.0\n"}}}, **documented()},
 )
 async def metrics(request: Request) -> Response:
-    """Rows, lag and age of the last success by source, quarantine, request latency; `kasparro_database_up` is 0 while
-    the database is away.
+    """By source: lag, age of the last success, observations, quarantine, and the vendor's calls: made, allowed, left of
+    the day and the month. Rows by table, days that wait to be unified, failed checks, request latency.
+
+    `kasparro_database_up` is 0 while the database is away.
     """
     measured: Metrics = request.state.metrics
     return Response(await measured.text(database_of(request)), media_type=measured.media_type)

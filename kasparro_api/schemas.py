@@ -202,6 +202,48 @@ class Lineage(Answer):
     unified_by: UnifiedBy | None
 
 
+class Materialized(Answer):
+    """When an asset was made last."""
+
+    at: datetime = Field(description="UTC.", examples=["2026-11-01T23:50:09.512Z"])
+    run_id: str
+    partition: str | None = Field(examples=["2026-11-01"])
+
+
+class RunOfAsset(Answer):
+    """The newest Dagster run that had the asset in it."""
+
+    run_id: str
+    status: str = Field(description="Dagster's word.", examples=["success"])
+
+
+class Asset(Answer):
+    """One Dagster asset."""
+
+    asset_key: str = Field(examples=["coingecko/observations"])
+    group: str = Field(examples=["observations"])
+    kinds: list[str] = Field(examples=[["postgres"]])
+    description: str | None
+    depends_on: list[str] = Field(description="Asset keys.", examples=[["coingecko/raw"]])
+    partitions: Literal["day", "drop"] | None = Field(description="Null: it has none.")
+    last_materialization: Materialized | None
+    running: bool = Field(description="Whether a run is making it now.")
+    queued: bool = Field(description="Whether a run that will make it waits.")
+    staleness: Literal["fresh", "stale", "missing"] = Field(
+        description="Of what was made last. `stale`: its code, or what it stands on, has changed since."
+    )
+    failed_checks: int = Field(description="What they found is under `/health`.")
+    last_run: RunOfAsset | None
+    health: Literal["healthy", "warning", "degraded", "unknown"]
+
+
+class AssetGraph(Answer):
+    """The assets, by key."""
+
+    metadata: Metadata
+    data: list[Asset]
+
+
 RunStatus = Literal["running", "success", "failure"]
 
 
@@ -268,6 +310,7 @@ class DriftRow(Row):
     last_seen: datetime = Field(description="The same of the last one; UTC.")
     payload_sha256: str
     resolved_at: datetime | None = Field(description="When it was as before again; null while it is not.")
+    status: Literal["open", "closed"] = Field(description="`closed` once it was as before again.", examples=["open"])
 
 
 class ReviewRow(Row):
@@ -457,8 +500,12 @@ class CoinAnswer(Answer):
 
 
 class Run(RunRow):
-    """One Dagster run and its steps."""
+    """One Dagster run and its steps; none while it is `queued`."""
 
+    status: Literal["queued", "running", "success", "failure"] = Field(  # type: ignore[assignment]
+        description="`failure` when any step failed; `queued` until the first one begins.", examples=["success"]
+    )
+    started_at: datetime | None = Field(description="UTC; null while it is queued.")  # type: ignore[assignment]
     steps: list[RunStep]
 
 
@@ -467,6 +514,22 @@ class RunAnswer(Answer):
 
     metadata: Metadata
     data: Run
+
+
+class LaunchedRun(Answer):
+    """A Dagster run that was asked for."""
+
+    run_id: str = Field(examples=["0b1c9f0e-6a52-4a5d-9a3e-1f6d5a7f4d10"])
+    source: str = Field(examples=["coingecko"])
+    first_partition: str = Field(description="A day, or a drop.", examples=["2026-11-01"])
+    last_partition: str = Field(examples=["2026-11-01"])
+
+
+class Launched(Answer):
+    """The runs that were started."""
+
+    metadata: Metadata
+    data: list[LaunchedRun]
 
 
 class Alive(Answer):
@@ -504,23 +567,31 @@ class ComparedCoins(Answer):
     vanished: list[SourceCoin]
 
 
-class PriceAnomaly(SourceCoin):
-    """A price that moved unlike the others."""
+class Anomaly(SourceCoin):
+    """A number that moved unlike the others of its kind."""
 
-    price_a: Decimal = Field(examples=["1.0"])
-    price_b: Decimal = Field(examples=["9.5"])
+    a: Decimal = Field(examples=["1.0"])
+    b: Decimal = Field(examples=["9.5"])
     change_pct: Decimal = Field(examples=["850.0000"])
     deviations: Decimal | None = Field(
-        description="Scaled median absolute deviations from the median move; null where most prices moved alike.",
+        description="Scaled median absolute deviations from the median move; null where most of them moved alike.",
         examples=["41.3"],
     )
 
 
-class Anomalies(Answer):
-    """How many there are, and the first thousand."""
+class AnomaliesOf(Answer):
+    """How many there are, and the first thousand, the farthest first."""
 
     count: int
-    prices: list[PriceAnomaly]
+    coins: list[Anomaly]
+
+
+class Anomalies(Answer):
+    """By column."""
+
+    price_usd: AnomaliesOf
+    market_cap_usd: AnomaliesOf
+    volume_24h_usd: AnomaliesOf
 
 
 class ComparedRuns(Answer):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
+from fastapi.routing import APIRoute
 from psycopg import errors
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response, StreamingResponse
@@ -36,6 +37,14 @@ _CACHED = {"Cache-Control": "private, no-cache", "Vary": "Accept"}
 """An answer may be kept, and has to be asked for again with its ETag."""
 
 
+class _Direct(APIRoute):
+    """A route whose endpoint is called with the request: it reads and checks its parameters itself."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        endpoint: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return endpoint
+
+
 def add_listing(router: APIRouter, path: str, listing: Listing, *, tag: str, summary: str) -> None:
     """Serve `listing` at `path`, whose path parameters are bound as ``in_<name>``, and document it."""
     model = query_model(listing)
@@ -58,17 +67,38 @@ def add_listing(router: APIRouter, path: str, listing: Listing, *, tag: str, sum
         operation_id=listing.name,
         responses={
             200: {"model": Page[listing.row], "content": _content(listing), "headers": _HEADERS},  # type: ignore[name-defined]
-            304: {"description": "Not changed since the answer whose ETag the request's If-None-Match has."},
+            **NOT_CHANGED,
             **documented(*statuses),
         },
         response_class=Response,
         openapi_extra=documentation,
+        route_class_override=_Direct,
     )
 
 
 def metadata(request: Request, **more: object) -> dict[str, object]:
     """What every JSON answer of ours tells about itself."""
     return {"request_id": request.state.request_id, "api_latency_ms": elapsed_ms(request.state.started), **more}
+
+
+NOT_CHANGED: dict[int | str, dict[str, Any]] = {
+    304: {"description": "Not changed since the answer whose ETag the request's If-None-Match has."}
+}
+
+
+def one_object(request: Request, members: bytes) -> Response:
+    """One JSON object of these `members`, after the metadata that every answer has; 304 where the caller has it."""
+    etag = f'W/"{hashlib.blake2b(members, digest_size=12).hexdigest()}"'
+    headers = {**_CACHED, "ETag": etag}
+    if not_changed(request, etag):
+        return Response(status_code=304, headers=headers)
+    body = b'{"metadata":%b,%b}\n' % (json.dumps(metadata(request)).encode(), members)
+    return Response(body, media_type="application/json", headers=headers)
+
+
+def not_changed(request: Request, etag: str) -> bool:
+    """Whether the caller has what `etag` stands for."""
+    return _matches(request.headers.get("if-none-match", ""), etag)
 
 
 def database_of(request: Request) -> Database:

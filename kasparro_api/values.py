@@ -71,9 +71,12 @@ def integer(text: str) -> int:
 
 def word(text: str) -> str:
     """Text that PostgreSQL can hold."""
+    try:
+        text.encode()  # half a surrogate pair cannot be
+    except UnicodeEncodeError:
+        raise ValueError("unreadable") from None
     if "\x00" in text:
         raise ValueError("unreadable")
-    text.encode()  # half a surrogate pair cannot be
     return text
 
 

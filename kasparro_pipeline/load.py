@@ -17,9 +17,10 @@ import sqlalchemy as sa
 from kasparro_pipeline.components import ApiSource, CsvSource
 from kasparro_pipeline.components.all_sources import priorities_of
 from kasparro_pipeline.components.csv_source import drop_ranges, due_drops
-from kasparro_pipeline.components.partitions import ONLY_WAITING, day_ranges, drops, key_ranges, range_tags, today
+from kasparro_pipeline.components.partitions import ONLY_WAITING, day_ranges, drops, today
 from kasparro_pipeline.defs.unified_assets.definitions import touched_ranges
 from kasparro_pipeline.errors import KasparroError
+from kasparro_pipeline.ranges import key_ranges, range_tags
 from kasparro_pipeline.settings import settings
 from kasparro_pipeline.sources.drops import find_drops
 from kasparro_pipeline.warehouse import quarantine

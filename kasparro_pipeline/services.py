@@ -84,8 +84,8 @@ def services(settings: Settings) -> list[Service]:
 
 def local_url(host: str, port: int) -> str:
     """How a process on this machine reaches what listens on `host`."""
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
-    return f"http://{everywhere.get(host, host)}:{port}"
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
 
 
 def environment(settings: Settings) -> dict[str, str]:

@@ -42,6 +42,8 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     api_port: int = 8000
     dagster_port: int = 3000
+    dagster_url: str | None = None
+    """Where the API reaches Dagster's webserver; unset: this machine's, on `dagster_port`."""
     simulator_host: str = "127.0.0.1"
     """Where the simulator is reached."""
     simulator_port: int = 8010

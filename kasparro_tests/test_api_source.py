@@ -20,9 +20,9 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from kasparro_pipeline.components.partitions import range_tags
 from kasparro_pipeline.definitions import defs
 from kasparro_pipeline.load import QUIET, Loader, _first_error
+from kasparro_pipeline.ranges import range_tags
 from kasparro_pipeline.simulator.app import create_app
 from kasparro_pipeline.warehouse.tables import (
     checkpoint,

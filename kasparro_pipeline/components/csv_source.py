@@ -15,13 +15,14 @@ import sqlalchemy as sa
 from kasparro_pipeline.components.api_parser import parser_version
 from kasparro_pipeline.components.drift import KEY_COLUMNS, Shaped
 from kasparro_pipeline.components.observations import ObservationLoad
-from kasparro_pipeline.components.partitions import ONLY_WAITING, drops, key_ranges, range_tags
+from kasparro_pipeline.components.partitions import ONLY_WAITING, drops
 from kasparro_pipeline.components.scaffold import CsvSourceScaffolder
 from kasparro_pipeline.components.source_assets import drift_check, observations_asset, raw_asset, source_job
 from kasparro_pipeline.components.source_run import SourceRun
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.io_managers.postgres import Load
 from kasparro_pipeline.io_managers.raw_payload import Deliveries, Kept
+from kasparro_pipeline.ranges import key_ranges, range_tags
 from kasparro_pipeline.settings import settings
 from kasparro_pipeline.sources.csv.blocks import file_digest, read_blocks
 from kasparro_pipeline.sources.csv.dialect import CsvDialect

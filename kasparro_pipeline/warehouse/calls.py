@@ -15,10 +15,10 @@ import sqlalchemy as sa
 from kasparro_pipeline.errors import KasparroError
 
 _COUNT = sa.text("""
-    INSERT INTO kasparro.vendor_call AS c (source, day, calls, recent)
-    VALUES (:source, (clock_timestamp() AT TIME ZONE 'UTC')::date, 1, ARRAY[clock_timestamp()])
+    INSERT INTO kasparro.vendor_call AS c (source, day, calls, recent, per_day, per_month)
+    VALUES (:source, (clock_timestamp() AT TIME ZONE 'UTC')::date, 1, ARRAY[clock_timestamp()], :per_day, :per_month)
     ON CONFLICT (source, day) DO UPDATE SET
-        calls = c.calls + 1,
+        calls = c.calls + 1, per_day = excluded.per_day, per_month = excluded.per_month,
         recent = ARRAY(
             SELECT t FROM unnest(c.recent) AS t WHERE t > clock_timestamp() - make_interval(secs => :window)
         ) || excluded.recent
@@ -79,7 +79,8 @@ class CallLedger:
             spent = self._spent(connection)
             if spent is not None:
                 raise BudgetSpentError(spent)
-            connection.execute(_COUNT, {"source": self.source, "window": self.window_seconds})
+            budget = {"per_day": self.per_day, "per_month": self.per_month}
+            connection.execute(_COUNT, {"source": self.source, "window": self.window_seconds, **budget})
 
     def spent(self) -> str | None:
         """Why no further call may be made, in one line; None: one may."""

@@ -1,4 +1,4 @@
-"""The role that the API reads as: it may read every table of ours and write none."""
+"""The role that the API works as: it may read every table of ours, and write what it was asked to run."""
 
 from __future__ import annotations
 
@@ -25,6 +25,14 @@ DO $$ BEGIN
         GRANT USAGE ON SCHEMA {SCHEMA} TO {READER};
         GRANT SELECT ON ALL TABLES IN SCHEMA {SCHEMA} TO {READER};
         ALTER DEFAULT PRIVILEGES IN SCHEMA {SCHEMA} GRANT SELECT ON TABLES TO {READER};
+    END IF;
+END $$
+"""
+
+GRANT_ASKING = f"""
+DO $$ BEGIN
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{READER}') THEN
+        GRANT INSERT, UPDATE, DELETE ON {SCHEMA}.run_request TO {READER};
     END IF;
 END $$
 """

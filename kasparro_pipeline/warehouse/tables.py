@@ -104,6 +104,8 @@ vendor_call = Table(
     Column("day", Date, primary_key=True, comment="UTC"),
     Column("calls", BigInteger, nullable=False, comment="tries included; each is counted before it is made"),
     Column("recent", ARRAY(TIME), nullable=False, comment="the latest of them, for the rate limit of the next run"),
+    Column("per_day", BigInteger, comment="the budget that held at its last call; null: none"),
+    Column("per_month", BigInteger, comment="the budget that held at its last call; null: none"),
     comment="how often each vendor was asked; what call budgets are kept by",
 )
 
@@ -480,6 +482,21 @@ data_version = Table(
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("part", KEY, nullable=False, comment="name of the table that changed"),
     comment="per table the ids left by its newest writes; the set never is what it was before (warehouse/versions.py)",
+)
+
+run_request = Table(
+    "run_request",
+    metadata,
+    Column("request_id", Text, primary_key=True, comment="tag kasparro/request of the runs launched for it"),
+    Column("key_id", KEY, nullable=False, comment="the API key that asked"),
+    Column("idempotency_key", KEY, comment="given by the caller; null: none"),
+    Column("body_sha256", LargeBinary, nullable=False),
+    Column("requested_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    Column("claimed_until", TIME, nullable=False, comment="until then somebody is at work on it"),
+    Column("runs", JSONB, comment="the answer; null: not yet"),
+    UniqueConstraint("key_id", "idempotency_key"),
+    Index("run_request_requested", "requested_at"),
+    comment="loads that the API was asked for in the last day; the one table that it writes",
 )
 
 api_key = Table(

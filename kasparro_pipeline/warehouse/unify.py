@@ -6,12 +6,15 @@ import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from kasparro_pipeline.warehouse.merge import Merged
 from kasparro_pipeline.warehouse.tables import touched_day, unified_assets, unified_change, unified_day
+
+if TYPE_CHECKING:  # it takes pandas and Arrow, 110 MB that the API, which reads the rule here, does without
+    from kasparro_pipeline.warehouse.merge import Merged
 
 HISTORY_DAYS = 3
 """So many days before a day are looked at by the rule, to tell a jump."""

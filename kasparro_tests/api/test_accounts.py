@@ -87,6 +87,7 @@ def test_filters(service: httpx.Client, engine: sa.Engine) -> None:
     rows = [held(0), held(2, source="csv_a", reason_code="conflict"), held(4, source="csv_b")]
     insert(engine, quarantine, rows)
     insert(engine, drift, [drifted(0), drifted(1, source="csv_a", kind="new"), drifted(2, kind="retyped")])
+    insert(engine, drift, [drifted(1, source="csv_b", kind="retyped", resolved_at=NOON)])
     cases: list[tuple[str, dict[str, Any], int]] = [
         ("/quarantine", {"source": "csv_a, csv_b"}, 2),
         ("/quarantine", {"source": "csv"}, 0),
@@ -96,6 +97,9 @@ def test_filters(service: httpx.Client, engine: sa.Engine) -> None:
         ("/quarantine", {"from": "2026-11-02"}, 0),
         ("/drift", {"source": "coingecko"}, 2),
         ("/drift", {"kind": "new,missing"}, 2),
+        ("/drift", {"status": "open"}, 3),
+        ("/drift", {"status": "closed"}, 1),
+        ("/drift", {"status": "closed,open", "source": "csv_b"}, 1),
         ("/drift", {"from": "2026-11-01T14:00:00"}, 1),
     ]
     for route, parameters, expected in cases:

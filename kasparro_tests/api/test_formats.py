@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -197,3 +199,9 @@ def test_an_export_sees_one_moment_and_values_cannot_leave_their_quotes(
 )
 def test_accept_chooses_the_format(header: str, name: str) -> None:
     assert accepted(header) == name
+
+
+def test_the_service_starts_without_what_only_exports_need() -> None:
+    heavy = "{'pandas', 'numpy', 'pyarrow', 'dagster', 'opentelemetry.sdk'}"
+    code = f"import sys, kasparro_api.app; print(sorted(set(sys.modules) & {heavy}))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

@@ -49,20 +49,20 @@ def test_what_changes_something_is_never_open(database: sa.URL, method: str) -> 
     app = app_on(database, api_read="open", api_keys=SecretStr(f"{KEY},reader:read"))
     done: list[str] = []
 
-    @app.api_route("/runs", methods=[method])
+    @app.api_route("/change", methods=[method])
     @app.api_route("/health", methods=[method])
     async def change() -> None:
         done.append(method)
 
     with served(app) as client:
-        for path in ("/runs", "/v1/runs", "/health"):
+        for path in ("/change", "/v1/change", "/health"):
             answer = client.request(method, path)
             assert answer.status_code == 401
             assert answer.headers["www-authenticate"] == "Bearer"
             assert "scope operate" in answer.json()["detail"]
             assert client.request(method, path, headers=bearer("reader")).status_code == 403
         assert not done
-        assert client.request(method, "/runs", headers=bearer(KEY)).status_code == 200
+        assert client.request(method, "/change", headers=bearer(KEY)).status_code == 200
         assert done == [method]
         assert client.request(method, "/data").status_code == 405
         assert client.request(method, "/nowhere").status_code == 404

@@ -14,8 +14,9 @@ import zstandard
 
 from kasparro_api.schemas import DataPage, Lineage
 from kasparro_pipeline.warehouse.retention import prune_unified_history
-from kasparro_pipeline.warehouse.tables import delivery, raw_payload, touched_day, unified_assets
+from kasparro_pipeline.warehouse.tables import delivery, raw_payload, source_run, touched_day, unified_assets
 from kasparro_tests.api.rows import insert, unified
+from kasparro_tests.api.test_operations import step
 from kasparro_tests.warehouse.market import DAY, at, observe, said, unify_days
 
 PAGE = b'[{"id": "bitcoin", "current_price": 100.00}]'
@@ -129,6 +130,25 @@ def test_a_payload_is_given_byte_for_byte(
     assert answer.headers["content-disposition"] == f'attachment; filename="{sha256}.{ending}"'
     assert answer.headers["content-length"] == str(len(body))
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_what_has_not_changed_is_not_sent_again(
+    service: httpx.Client, engine: sa.Engine, payloads: dict[str, str]
+) -> None:
+    insert(engine, source_run, [step("coingecko", "run-f", 0)])
+    paths = ["/coins/bitcoin", f"/data/bitcoin/{DAY}/lineage", f"/payloads/{payloads['csv_desk']}"]
+    paths += ["/runs/run-f", "/compare-runs?a=run-f&b=run-f"]
+    etags = {path: service.get(path).headers["etag"] for path in paths}
+    for path in paths:
+        assert service.get(path).headers["etag"] == etags[path]
+        again = service.get(path, headers={"If-None-Match": f'W/"x", {etags[path]}'})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etags[path])
+    assert "immutable" in service.get(paths[2], headers={"If-None-Match": etags[paths[2]]}).headers["cache-control"]
+    assert service.get(f"/payloads/{'0' * 64}", headers={"If-None-Match": "*"}).status_code == 404
+    with engine.begin() as connection:
+        connection.execute(sa.update(unified_assets).values(price_usd=1))
+    for path in paths[:2]:
+        assert service.get(path, headers={"If-None-Match": etags[path]}).status_code == 200
 
 
 def test_as_of_pages_through_the_past(service: httpx.Client, engine: sa.Engine) -> None:

@@ -13,16 +13,20 @@ import sqlalchemy as sa
 from kasparro_api import listings
 from kasparro_api.listing import Kind, Listing
 from kasparro_api.schemas import CoinAnswer, CoinRow, Comparison, ObservationRow, Page, RunAnswer, RunRow, SourceRow
+from kasparro_pipeline.warehouse.calls import CallLedger
 from kasparro_pipeline.warehouse.tables import (
     coin,
     coin_identity,
     delivery,
+    failed_check,
     observation,
     quarantine,
     raw_payload,
     source_coin,
     source_run,
+    touched_day,
     unified_assets,
+    vendor_call,
 )
 from kasparro_tests.api.rows import insert, unified
 from kasparro_tests.api.test_operations import delivered, payload, refused, step
@@ -213,8 +217,15 @@ def test_runs_are_listed_and_one_is_told_step_by_step(service: httpx.Client, eng
         ({"run_id": "one"}, ["one"]),
         ({"to": "2026-11-01T12:05:00Z"}, ["two", "one"]),
         ({"limit": 1}, ["three"]),
+        ({"source": "csv_desk"}, ["three", "two"]),
+        ({"source": "csv_desk,coingecko"}, ["three", "two", "one"]),
+        ({"source": "coingecko", "status": "failure"}, ["two"]),
+        ({"source": "coingecko", "status": "running"}, []),
     ):
         assert ids(get(service, "/runs", **parameters), "run_id") == found, parameters
+    first = service.get("/runs", params={"source": "coingecko", "limit": 1}).json()
+    rest = get(service, "/runs", source="coingecko", limit=1, cursor=first["metadata"]["next_cursor"])
+    assert (ids(first["data"], "run_id"), ids(rest, "run_id")) == (["two"], ["one"])
     told = RunAnswer.model_validate_json(service.get("/runs/one").content).data
     assert [told_step.asset_key for told_step in told.steps] == ["coingecko/raw", "coingecko/observations"]
 
@@ -235,20 +246,29 @@ def test_two_runs_side_by_side(service: httpx.Client, engine: sa.Engine) -> None
     before = [observed("coingecko", f"c{i}", NOON, "100", "before") for i in range(12)]
     moves = ["101", "101.1", "100.9", "101", "101.2", "100.8", "101", "101.05", "950", "101", "99.9"]
     after = [observed("coingecko", f"c{i}", later, price, "after") for i, price in enumerate(moves)]
+    volumes = ["800", "900", "1200", "1", "1100", "700", "1300", "1000", "950", "0", "1050"]
+    for row in before:
+        row["volume_24h_usd"] = Decimal("1000.5")
+    for row, volume in zip(after, volumes, strict=True):
+        row["volume_24h_usd"] = Decimal(volume)
     insert(engine, observation, [*before, *after, observed("coingecko", "new", later, "1", "after")])
     insert(engine, observation, [observed("coingecko", "elsewhere", later, "1", "other")])
     told = Comparison.model_validate_json(service.get("/compare-runs?a=a&b=b").content).data
     assert (told.a.run_id, told.b.run_id, told.change.records, told.change.inserted) == ("a", "b", "-1", None)
     assert (told.coins.a, told.coins.b, told.coins.new_count, told.coins.vanished_count) == (12, 12, 1, 1)
     assert [one.source_coin_id for one in told.coins.new + told.coins.vanished] == ["new", "c11"]
-    assert [(one.source_coin_id, one.price_b, one.change_pct) for one in told.anomalies.prices] == [
+    odd = told.anomalies
+    assert [(one.source_coin_id, one.b, one.change_pct) for one in odd.price_usd.coins] == [
         ("c8", "950", "850.0000"),
         ("c10", "99.9", "-0.1000"),
     ]
+    assert (odd.price_usd.count, odd.market_cap_usd.count) == (2, 0)
+    # volumes scatter more, and only what is far out for a volume counts; an unknown one is none
+    assert [(one.source_coin_id, one.a, one.b) for one in odd.volume_24h_usd.coins] == [("c3", "1000.5", "1")]
     assert service.get("/compare-runs?a=a&b=nothing").status_code == 404
     assert service.get("/compare-runs?a=a").json()["detail"] == "b: Field required"
     same = Comparison.model_validate_json(service.get("/compare-runs?a=a&b=a").content).data
-    assert (same.anomalies.count, same.coins.new_count, same.change.records) == (0, 0, "0")
+    assert (same.anomalies.price_usd.count, same.coins.new_count, same.change.records) == (0, 0, "0")
 
 
 @pytest.mark.parametrize("listing", [one for one in vars(listings).values() if isinstance(one, Listing)])
@@ -276,6 +296,18 @@ def test_metrics_tell_of_requests_and_of_the_data(service: httpx.Client, engine:
     insert(engine, source_coin, [{"source": 'a"b', "source_coin_id": "1", **seen}])
     insert(engine, quarantine, [refused("coingecko", i, "bad") for i in range(3)])
     insert(engine, source_run, [step("coingecko", "r", 0)])
+    insert(engine, touched_day, [{"day": DAY}, {"day": DAY}])
+    insert(
+        engine,
+        failed_check,
+        [{"asset_key": "x", "check_name": "y", "severity": "error", "blocking": True, "detail": ""}],
+    )
+    today = datetime.now(UTC).date()
+    before = {"source": "coingecko", "recent": [], "day": today - timedelta(days=40), "calls": 1000}
+    insert(engine, vendor_call, [before, {**before, "day": today.replace(day=1), "calls": 5, "per_day": 7}])
+    for _ in range(2):
+        CallLedger(lambda: engine, "coingecko", per_month=10_000).count()
+    CallLedger(lambda: engine, "free").count()
     service.get("/coins/x/history")
     service.get("/nowhere")
     answer = service.get("/metrics")
@@ -285,6 +317,21 @@ def test_metrics_tell_of_requests_and_of_the_data(service: httpx.Client, engine:
     assert float(told['kasparro_quarantine_records{source="coingecko"}']) == 3
     assert float(told['kasparro_source_last_success_age_seconds{source="coingecko"}']) > 0
     assert told["kasparro_database_up"] == "1.0"
+    assert told["kasparro_days_waiting"] == "1.0"
+    assert (told['kasparro_failed_checks{severity="error"}'], told['kasparro_failed_checks{severity="warning"}']) == (
+        "1.0",
+        "0.0",
+    )
+    calls = {name: value for name, value in told.items() if name.startswith("kasparro_vendor_calls")}
+    of_today = 7 if today.day == 1 else 2
+    assert calls == {
+        'kasparro_vendor_calls{period="day",source="coingecko"}': f"{of_today}.0",
+        'kasparro_vendor_calls{period="month",source="coingecko"}': "7.0",
+        'kasparro_vendor_calls_limit{period="month",source="coingecko"}': "10000.0",
+        'kasparro_vendor_calls_left{period="month",source="coingecko"}': "9993.0",
+        'kasparro_vendor_calls{period="day",source="free"}': "1.0",
+        'kasparro_vendor_calls{period="month",source="free"}': "1.0",
+    }
     route = 'kasparro_http_request_seconds_count{method="GET",route="/coins/{coin_id}/history",status="404"}'
     assert told[route] == "1.0"
     assert told['kasparro_http_request_seconds_count{method="GET",route="none",status="404"}'] == "1.0"

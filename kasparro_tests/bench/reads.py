@@ -5,8 +5,8 @@ Everything is asked in turns, so that a noisy machine harms all alike; ratios me
 - Pages and 304s, over keep-alive connections, against a bare FastAPI endpoint under the same uvicorn (uvloop,
   httptools) that returns a constant body as large as a page of 100 rows, and against an ORM + OFFSET + COUNT endpoint
   over the same table.
-- CSV exports of the whole table against psql's COPY of the same query and of the plain table, and the memory of the
-  process that serves them.
+- Exports of the whole table against psql's COPY of the same query and of the plain table, and the memory of the process
+  that serves them.
 
 The rows are generated into a database of their own, on DATABASE_URL's server or the embedded one.
 """
@@ -173,6 +173,7 @@ def _exports(service: str, url: sa.URL, rounds: int) -> dict[str, list[float]]:
         "psql, query": lambda: _psql(url, same),
         "GET csv": lambda: _drain(f"{service}/data?format=csv"),
         "GET ndjson": lambda: _drain(f"{service}/data?format=ndjson"),
+        "GET parquet": lambda: _drain(f"{service}/data?format=parquet"),
     }
     seconds: dict[str, list[float]] = defaultdict(list)
     for _ in range(rounds):

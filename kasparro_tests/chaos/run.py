@@ -169,6 +169,16 @@ def ended(process: multiprocessing.process.BaseProcess) -> None:
         raise ChaosError(f"a load did not end within {HANGS_AFTER:g} s")
 
 
+def kill_server(server: EmbeddedPostgres) -> None:
+    """Kill every process of the server, the first one first."""
+    postmaster = holder(server.url.port or 0)
+    if postmaster is None:
+        raise ChaosError("the database's server has ended by itself")
+    for process in [postmaster, *postmaster.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGKILL)
+
+
 @dataclass
 class Chaos:
     """One run of the harness."""
@@ -258,13 +268,7 @@ class Chaos:
                 self.where[side.at()] += 1
 
     def _restart(self) -> None:
-        """Kill every process of the server, the first one first, and start it again."""
-        postmaster = holder(self.server.url.port or 0)
-        if postmaster is None:
-            raise ChaosError("the database's server has ended by itself")
-        for process in [postmaster, *postmaster.children(recursive=True)]:
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGKILL)
+        kill_server(self.server)
         self.server.start()
         self.restarts += 1
 

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 import dagster as dg
 import sqlalchemy as sa
 
-from kasparro_pipeline.components.partitions import RANGE_END, RANGE_START
+from kasparro_pipeline.ranges import RANGE_END, RANGE_START
 from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.rules import Rule, Violation, look, remember, rules_of
 

@@ -14,9 +14,10 @@ from kasparro_pipeline.components.all_sources import (
     source_priorities,
 )
 from kasparro_pipeline.components.column_lineage import lineage_metadata, unified_origins
-from kasparro_pipeline.components.partitions import daily, day_ranges, range_tags, today
+from kasparro_pipeline.components.partitions import daily, day_ranges, today
 from kasparro_pipeline.defs.unified_assets.checks import checks_of
 from kasparro_pipeline.io_managers.postgres import PARTITION_COLUMN, REPLACE, TABLE, Load
+from kasparro_pipeline.ranges import range_tags
 from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.merge import Merged
 from kasparro_pipeline.warehouse.rules import days_that_fail
