@@ -1,7 +1,7 @@
 """What the API was asked to run, and the budgets of the vendors' calls
 
-Revision ID: api_operations
-Revises: 0007
+Revision ID: 0010
+Revises: 0009
 """
 
 import sqlalchemy as sa
@@ -10,8 +10,8 @@ from sqlalchemy.dialects import postgresql
 
 from kasparro_pipeline.warehouse.reader import GRANT_ASKING, GRANT_READER
 
-revision = "api_operations"
-down_revision = "0007"
+revision = "0010"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 
