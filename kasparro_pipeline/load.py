@@ -321,7 +321,12 @@ def _first_error(result: dg.ExecuteInProcessResult) -> str:
         data: Any = event.event_specific_data
         error = getattr(data, "error", None)
         if event.is_failure and error is not None:
-            while error.cause is not None:
-                error = error.cause
-            return str(error.message).strip().splitlines()[0]
+            causes = [error]
+            while causes[-1].cause is not None:
+                causes.append(causes[-1].cause)
+            # as Dagster names exceptions: the class, then the message
+            line = str(causes[-1].message).strip().splitlines()[0]
+            if any(cause.cls_name == sa.exc.OperationalError.__name__ for cause in causes):
+                return f"PostgreSQL could not be asked ({line}); what was committed stays, load again once it answers"
+            return line
     return f"run {result.run_id} failed; see it in the Dagster UI"

@@ -389,3 +389,18 @@ def test_recorded_answers_and_real_files(server, template, tmp_path) -> None:
         assert records["csv_cryptodatadownload"] > 0
         assert_accounts_add_up(environment_)
         assert_changes_nothing(environment_)
+
+
+def test_a_lost_database_is_told_in_one_line(database) -> None:
+    @dg.op
+    def loses_it() -> None:
+        with create_engine(database).connect() as connection:
+            connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    @dg.job
+    def job() -> None:
+        loses_it()
+
+    told = load._first_error(job.execute_in_process(raise_on_error=False))
+    assert told.startswith("PostgreSQL could not be asked (psycopg.")
+    assert told.endswith("; what was committed stays, load again once it answers")

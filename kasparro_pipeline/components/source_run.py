@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import dagster as dg
@@ -48,9 +49,12 @@ class SourceRun:
         return replace(self, sources=self.sources - set(sources))
 
     def failed(self, error: BaseException, sources: Iterable[str] | None = None) -> None:
-        """Record the failure of these sources (all of them by default) in a transaction of its own."""
+        """Record the failure of these sources (all of them by default) in a transaction of its own.
+
+        Where the database cannot be asked, the failed run tells.
+        """
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:MAX_ERROR]
-        with self.engine().begin() as connection:
+        with suppress(sa.exc.OperationalError), self.engine().begin() as connection:
             for source in sorted(self.sources if sources is None else sources):
                 self._write(connection, source, status="failure", ended_at=sa.func.clock_timestamp(), error=line)
 

@@ -6,7 +6,7 @@ A day and a month are those of UTC, as the database's clock has them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -66,7 +66,8 @@ class CallLedger:
             try:
                 yield
             finally:
-                connection.execute(sa.select(unlock))
+                with suppress(sa.exc.OperationalError):  # a session that is lost holds no lock
+                    connection.execute(sa.select(unlock))
 
     def count(self) -> None:
         """Count one call that is about to be made, in a transaction of its own.

@@ -99,3 +99,16 @@ def test_a_turn_ends_with_an_error(engine) -> None:
         _ = 1 / 0
     with ThreadPoolExecutor(1) as threads:  # another session gets it at once
         assert threads.submit(lambda: ledger.turn().__enter__()).result(10) is None
+
+
+def test_a_turn_whose_session_is_lost_ends_with_what_went_wrong_in_it(engine) -> None:
+    ledger = CallLedger(lambda: engine, "vendor")
+    kill = sa.text(
+        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid() "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    with pytest.raises(ZeroDivisionError), ledger.turn(), engine.connect() as connection:
+        assert connection.scalars(kill).all() == [True]
+        _ = 1 / 0
+    with ledger.turn():
+        pass
