@@ -22,7 +22,8 @@ from kasparro_api.problems import documented
 from kasparro_api.queries import UNIFIED_COLUMNS
 from kasparro_api.schemas import Lineage
 from kasparro_api.serve import database_of, metadata
-from kasparro_pipeline.warehouse.unify import HISTORY_DAYS, RULE
+from kasparro_pipeline.warehouse.touched import HISTORY_DAYS
+from kasparro_pipeline.warehouse.unify import RULE
 
 router = APIRouter(tags=["provenance"])
 
@@ -43,7 +44,11 @@ SELECT row_to_json(r)::jsonb FROM (
 _MADE_BY = """
 SELECT d.rule_version, d.run_id, d.unified_at, d.priorities,
        EXISTS (SELECT FROM kasparro.touched_day t
-               WHERE t.day BETWEEN %(day)s - %(history)s AND %(day)s) AS changing
+               WHERE t.day BETWEEN %(day)s - CASE WHEN t.by_history THEN 0 ELSE %(history)s END AND %(day)s
+                 AND (t.source_coin_ids IS NULL OR EXISTS (
+                     SELECT FROM kasparro.coin_identity i
+                     WHERE i.coin_id = %(coin_id)s AND i.source = t.source
+                       AND i.source_coin_id = ANY (t.source_coin_ids)))) AS changing
 FROM kasparro.unified_day d WHERE d.day = %(day)s"""
 
 _OBSERVATIONS = """
@@ -136,7 +141,7 @@ async def payload(request: Request, sha256: Sha256) -> Response:
 
 
 async def _told(connection: AsyncConnection[Any], coin_id: str, day: date) -> dict[str, Any]:
-    values: dict[str, Any] = {"coin_id": coin_id, "day": day, "history": HISTORY_DAYS}
+    values: dict[str, Any] = {"coin_id": coin_id, "coin_ids": [coin_id], "day": day, "history": HISTORY_DAYS}
     row = await _one(connection, _ROW, values)
     if row is None:
         raise HTTPException(404, _MISSING)

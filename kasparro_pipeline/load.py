@@ -18,14 +18,15 @@ from kasparro_pipeline.components import ApiSource, CsvSource
 from kasparro_pipeline.components.all_sources import priorities_of
 from kasparro_pipeline.components.csv_source import drop_ranges, due_drops
 from kasparro_pipeline.components.partitions import ONLY_WAITING, day_ranges, drops, key_ranges, range_tags, today
-from kasparro_pipeline.defs.unified_assets.definitions import touched_ranges
+from kasparro_pipeline.defs.unified_assets.definitions import ONLY_WHAT_IS_DUE, touched_ranges
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.settings import settings
 from kasparro_pipeline.sources.drops import find_drops
 from kasparro_pipeline.warehouse import quarantine
 from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.tables import delivery, raw_payload, source_run, touched_day
-from kasparro_pipeline.warehouse.unify import rule_version, touch_days_of_other_rules
+from kasparro_pipeline.warehouse.touched import touch_days_of_other_rules
+from kasparro_pipeline.warehouse.unify import rule_version
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 """What a run has to say is in Dagster's event log; the terminal gets the report."""
@@ -208,7 +209,7 @@ class Loader:
                 break
             self._errors.pop(UNIFY, None)
             for first, last in ranges:
-                self._run(UNIFY, first, last)
+                self._run(UNIFY, first, last, tags=ONLY_WHAT_IS_DUE)
             days |= _touched()
             tried = ranges
         report.error = self._errors.pop(UNIFY, None)

@@ -7,9 +7,9 @@ the delivery's account.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -26,9 +26,11 @@ from kasparro_pipeline.io_managers.postgres import Load
 from kasparro_pipeline.io_managers.raw_payload import Deliveries, Kept, Rank
 from kasparro_pipeline.sources.records import ParsedPayload, Quarantined
 from kasparro_pipeline.warehouse.merge import Merged
-from kasparro_pipeline.warehouse.tables import delivery, quarantine, source_coin, touched_day
+from kasparro_pipeline.warehouse.tables import delivery, quarantine, source_coin
+from kasparro_pipeline.warehouse.touched import Touched
 
 BY_DAY = "(t.observed_at AT TIME ZONE 'UTC')::date"
+COIN = "t.source_coin_id"
 EXTENT = ("first_observed_at", "last_observed_at", "first_coin_id", "last_coin_id")
 BEING_READ = timedelta(hours=1)
 """So long the blocks of a file without its last one may be a file that another run is reading."""
@@ -102,13 +104,13 @@ class ObservationLoad:
         self._only_waiting = only_waiting
         self._current: _Parsed | None = None
         self._latest: dict[str, Rank] = {}
-        self._days: set[date] = set()
+        self._touched = Touched()
         self._sums: dict[str, dict[str, int]] = {}
         self._coins = _Coins()
 
     def load(self) -> Load:
         """What to hand to the `PostgresIOManager`."""
-        return Load(self._frames, self._after_frame, self._before_commit, self._failed, group_by=BY_DAY)
+        return Load(self._frames, self._after_frame, self._before_commit, self._failed, group_by=BY_DAY, list_by=COIN)
 
     def _frames(self, connection: sa.Connection) -> Iterator[pa.Table]:
         withdrawals = Withdrawals(connection, self._deliveries, self._statements)
@@ -122,8 +124,8 @@ class ObservationLoad:
             for kept in blocks:
                 yield from self._frame(connection, kept, is_newest=kept is due[-1])
             if last is not None:
-                days, rows = withdrawals.settle(last.source, last.partition, last.fetched_at)
-                self._days |= days
+                coins, rows = withdrawals.settle(last.source, last.partition, last.fetched_at)
+                self._touched.add(last.source, coins)
                 connection.execute(sa.update(delivery).where(*_is(last)).values(withdrawn=rows))
 
     def _is_due(self) -> sa.ColumnElement[bool]:
@@ -210,12 +212,13 @@ class ObservationLoad:
         if not parsed.keeps_quarantine:
             self._write_quarantine(connection, kept, parsed.version, quarantined)
         self._coins.add(connection, parsed.settled.observations)
+        self._touched.add(kept.source, merged.listed)
         self._current = None
 
-    def _before_commit(self, connection: sa.Connection, total: Merged) -> None:
+    def _before_commit(self, connection: sa.Connection, _: Merged) -> None:
         self._watch.write(connection)
         self._coins.write(connection)
-        touch_days(connection, {*total.groups, *self._days})
+        self._touched.write(connection)
         self._run.succeeded(connection, self._sums)
 
     def _failed(self, error: BaseException) -> None:
@@ -366,13 +369,6 @@ def _extent(observations: pa.Table) -> dict[str, Any]:
         return {}
     ends = [pc.min_max(observations.column(name)).as_py() for name in ("observed_at", "source_coin_id")]
     return dict(zip(EXTENT, [end[side] for end in ends for side in ("min", "max")], strict=True))
-
-
-def touch_days(connection: sa.Connection, days: Iterable[date]) -> None:
-    """Say that `unified_assets` has to be made again for these days."""
-    rows = [{"day": day} for day in sorted(days)]
-    if rows:
-        connection.execute(sa.insert(touched_day), rows)
 
 
 class _Coins:

@@ -26,7 +26,7 @@ Metadata of the asset's definition that counts:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -64,6 +64,10 @@ class Load:
     """Called when nothing of it is kept, outside the transaction."""
     group_by: str | None = None
     """See `Merge`."""
+    list_by: str | None = None
+    """See `Merge`."""
+    parts: Callable[[], Sequence[Window]] | None = None
+    """Asked after the last frame, with ``kasparro/replace``: which parts of the partitions the frames were about."""
 
 
 class PostgresIOManager(dg.IOManager):
@@ -106,6 +110,7 @@ class PostgresIOManager(dg.IOManager):
                     window=window,
                     replace=bool(context.definition_metadata.get(REPLACE)),
                     group_by=load.group_by,
+                    list_by=load.list_by,
                     receipts=self._receipts,
                 )
                 total = _merge_all(connection, merge, load)
@@ -188,7 +193,7 @@ def _merge_all(connection: sa.Connection, merge: Merge, load: Load) -> Merged:
         merged = merge.frame(frame)
         if load.after_frame is not None:
             load.after_frame(connection, merged)
-    total = merge.finish()
+    total = merge.finish(load.parts() if load.parts else None)
     if load.before_commit is not None:
         load.before_commit(connection, total)
     return total

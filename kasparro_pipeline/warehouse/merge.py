@@ -7,7 +7,7 @@ beside it (a checkpoint, an account of what happened) commits with it or not at 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -22,7 +22,7 @@ from pyarrow import csv as pa_csv
 
 from kasparro_pipeline.warehouse import frames
 from kasparro_pipeline.warehouse.frames import MergeError
-from kasparro_pipeline.warehouse.merge_sql import KEPT, STAGING, KeyRange, MergeSql, Target, quoted
+from kasparro_pipeline.warehouse.merge_sql import KEPT, MAX_LISTED, STAGING, KeyRange, MergeSql, Target, quoted
 from kasparro_pipeline.warehouse.receipts import Receipts
 
 __all__ = ["Frame", "Merge", "MergeError", "Merged", "Window"]
@@ -48,6 +48,8 @@ class Merged:
     """Rows of the window that the data no longer has; with `replace` only."""
     groups: dict[Any, int] = field(default_factory=dict)
     """Rows inserted, updated or deleted by the value of `Merge.group_by`."""
+    listed: dict[Any, set[Any] | None] = field(default_factory=dict)
+    """By group the values of `Merge.list_by` in the rows inserted or updated; None: too many to tell."""
 
     def add(self, other: Merged) -> None:
         """Count `other` into this one."""
@@ -55,10 +57,20 @@ class Merged:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for group, rows in other.groups.items():
             self.count(group, rows)
+        for group, values in other.listed.items():
+            self.list_values(group, values)
 
     def count(self, group: Any, rows: int) -> None:  # noqa: ANN401 - whatever group_by gives
         """Count `rows` written rows into their group."""
         self.groups[group] = self.groups.get(group, 0) + rows
+
+    def list_values(self, group: Any, values: Collection[Any] | None) -> None:  # noqa: ANN401 - as above
+        """Add `values` to what is listed of the group."""
+        known = self.listed.setdefault(group, set())
+        if known is not None:
+            known |= set(values or ())
+            if values is None or len(known) > MAX_LISTED:
+                self.listed[group] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +80,9 @@ class Window:
     column: str
     start: date | datetime
     end: date | datetime
+    among: str | None = None
+    """Of a part, see `Merge.finish`: it has only the rows with one of `values` in this column."""
+    values: tuple[Any, ...] = ()
 
 
 class Merge:
@@ -82,6 +97,7 @@ class Merge:
         replace: rows of the window that no frame holds are deleted by `finish`.
         group_by: an SQL expression by which written rows are counted; ``t`` is the table:
             ``(t.observed_at AT TIME ZONE 'UTC')::date``.
+        list_by: another one, whose values are told of each group; ``t.source_coin_id``.
         receipts: a table for `Receipts`, which make merging an unchanged frame again ten times cheaper. Not used with
             a window. Not for tables whose triggers write other values than they are given.
 
@@ -96,6 +112,7 @@ class Merge:
         window: Window | None = None,
         replace: bool = False,
         group_by: str | None = None,
+        list_by: str | None = None,
         receipts: sa.Table | None = None,
     ) -> None:
         _check(connection, table, window, replace=replace)
@@ -106,6 +123,7 @@ class Merge:
         self._window = window
         self._replace = replace
         self._group_by = group_by
+        self._list_by = list_by
         self._sql: MergeSql | None = None
         self._receipts: Receipts | None = None
         if receipts is not None and window is None:
@@ -130,10 +148,13 @@ class Merge:
         self.total.add(merged)
         return merged
 
-    def finish(self) -> Merged:
-        """Delete what no frame held when replacing, drop the temporary tables, return the sum of all frames."""
+    def finish(self, parts: Sequence[Window] | None = None) -> Merged:
+        """Delete what no frame held when replacing, drop the temporary tables, return the sum of all frames.
+
+        `parts`: the parts of the window that the frames were about; None: they were about all of it.
+        """
         if self._replace and self._window:
-            self._delete_missing(self._window)
+            self._delete_missing([self._window] if parts is None else parts)
         if self._receipts:
             self._receipts.prune()
         self._execute(f"DROP TABLE IF EXISTS {STAGING}, {KEPT}")
@@ -182,7 +203,7 @@ class Merge:
             return self._sql
         if self._window and self._window.column not in columns:
             raise MergeError(f"{self._target.table.fullname}: {self._window.column} is missing; the window is about it")
-        self._sql = MergeSql(self._target, columns, self._group_by or "NULL::text")
+        self._sql = MergeSql(self._target, columns, self._group_by or "NULL::text", self._list_by)
         self._execute(f"DROP TABLE IF EXISTS {STAGING}")
         self._execute(self._sql.create_staging)
         return self._sql
@@ -224,14 +245,16 @@ class Merge:
 
     def _write_range(self, sql: MergeSql, keys: KeyRange, merged: Merged) -> None:
         stored = self._execute(self._target.first_from, (*keys.high, *keys.low)).fetchone() == (True,)
-        for updated, group, rows in self._written(sql, stored=stored):
+        for updated, group, rows, values in self._written(sql, stored=stored):
             merged.updated += rows if updated else 0
             merged.inserted += 0 if updated else rows
             if self._group_by:
                 merged.count(group, rows)
+            if self._list_by:
+                merged.list_values(group, values)
 
-    def _written(self, sql: MergeSql, *, stored: bool) -> list[tuple[bool, Any, int]]:
-        """Run the writing statement in a savepoint; (whether updated, group, rows).
+    def _written(self, sql: MergeSql, *, stored: bool) -> list[tuple[bool, Any, int, list[Any] | None]]:
+        """Run the writing statement in a savepoint; (whether updated, group, rows, list).
 
         Where another transaction has committed one of the keys since we looked, run the slower one that expects it.
         """
@@ -250,14 +273,16 @@ class Merge:
             (window.start, window.end),
         ).rowcount
 
-    def _delete_missing(self, window: Window) -> None:
+    def _delete_missing(self, parts: Sequence[Window]) -> None:
         # With an index every lookup is cheap, whatever the planner believes of a table without statistics.
         self._execute(f"CREATE INDEX ON {KEPT} ({quoted(*self._target.keys)})")
         sql = MergeSql(self._target, [], self._group_by or "NULL::text")
-        for group, rows in self._execute(sql.delete_missing(window.column), (window.start, window.end)):
-            self.total.deleted += rows
-            if self._group_by:
-                self.total.count(group, rows)
+        for part in parts:
+            values = (part.start, part.end, *([list(part.values)] if part.among else []))
+            for group, rows in self._execute(sql.delete_missing(part.column, part.among), values):
+                self.total.deleted += rows
+                if self._group_by:
+                    self.total.count(group, rows)
 
     # -- the driver ---------------------------------------------------------------------------------------------
 

@@ -16,6 +16,8 @@ from sqlalchemy.sql.schema import ColumnElementColumnDefault
 
 STAGING = "kasparro_staging"
 KEPT = "kasparro_kept"
+MAX_LISTED = 2000
+"""Of a group no list is told that would be longer."""
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
@@ -73,11 +75,15 @@ class Target:
 
 @dataclass(frozen=True)
 class MergeSql:
-    """The statements that write staged rows with `columns` into `target`, counting them by `group_by`."""
+    """The statements that write staged rows with `columns` into `target`, counting them by `group_by`.
+
+    With `list_by` each count comes with the values that it has in the rows counted; null where they are too many.
+    """
 
     target: Target
     columns: list[str]
     group_by: str
+    list_by: str | None = None
 
     @cached_property
     def create_staging(self) -> str:
@@ -101,11 +107,11 @@ class MergeSql:
 
     @cached_property
     def insert(self) -> str:
-        """Insert all that is staged; returns (false, group, rows). Fails where a key is stored already."""
-        return f"WITH inserted AS ({self._write(STAGING)}) SELECT false, grp, count(*) FROM inserted GROUP BY grp"  # noqa: S608
+        """Insert all that is staged; returns (false, group, rows, list). Fails where a key is stored already."""
+        return f"WITH inserted AS ({self._write(STAGING)}) SELECT false, {self._count} FROM inserted GROUP BY grp"  # noqa: S608
 
     def upsert(self, *, expect_others: bool = False) -> str:
-        """Update what differs and insert what is absent; returns (whether updated, group, rows).
+        """Update what differs and insert what is absent; returns (whether updated, group, rows, list).
 
         Fails where another transaction stores an absent key meanwhile, unless `expect_others`, which is slower.
         """
@@ -113,16 +119,20 @@ class MergeSql:
         return (
             f"WITH differing AS MATERIALIZED ({self._differing}), inserted AS ({inserted}), "  # noqa: S608
             f"updated AS ({self._write('differing WHERE kasparro_stored', upserts=True)}) "
-            "SELECT false, grp, count(*) FROM inserted GROUP BY grp "
-            "UNION ALL SELECT true, grp, count(*) FROM updated GROUP BY grp"
+            f"SELECT false, {self._count} FROM inserted GROUP BY grp "
+            f"UNION ALL SELECT true, {self._count} FROM updated GROUP BY grp"
         )
 
-    def delete_missing(self, column: str) -> str:
-        """Delete rows whose `column` is within the two parameters and whose key was not kept."""
+    def delete_missing(self, column: str, among: str | None = None) -> str:
+        """Delete rows whose key was not kept and whose `column` is within the two parameters; returns (group, rows).
+
+        With `among` only rows that have there one of the values of a third parameter, an array.
+        """
+        one_of = f"AND t.{quoted(among)} = ANY (%s) " if among else ""
         return (
             f"WITH gone AS (DELETE FROM {self.target.name} t WHERE {quoted(column)} >= %s AND {quoted(column)} < %s "  # noqa: S608
-            f"AND NOT EXISTS (SELECT FROM {KEPT} k WHERE {self._same_key('k')} OFFSET 0) RETURNING {self._group}) "
-            "SELECT grp, count(*) FROM gone GROUP BY grp"
+            f"{one_of}AND NOT EXISTS (SELECT FROM {KEPT} k WHERE {self._same_key('k')} OFFSET 0) "
+            f"RETURNING ({self.group_by}) AS grp) SELECT grp, count(*) FROM gone GROUP BY grp"
         )
 
     @cached_property
@@ -175,7 +185,12 @@ class MergeSql:
 
     @property
     def _group(self) -> str:
-        return f"({self.group_by}) AS grp"
+        return f"({self.group_by}) AS grp, " + (f"({self.list_by}) AS listed" if self.list_by else "NULL AS listed")
+
+    @property
+    def _count(self) -> str:
+        listed = f"CASE WHEN count(*) <= {MAX_LISTED} THEN array_agg(listed) END" if self.list_by else "NULL"
+        return f"grp, count(*), {listed}"
 
     @property
     def _columns(self) -> str:

@@ -237,8 +237,17 @@ touched_day = Table(
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("day", Date, nullable=False),
+    Column("source", KEY, comment="of the coins; null: every coin of the day"),
+    Column("source_coin_ids", ARRAY(KEY), comment="the coins touched, as the source calls them; null: all"),
+    Column(
+        "by_history",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="only a day before was touched, so no day after has to follow",
+    ),
     Column("touched_at", TIME, nullable=False, server_default=func.clock_timestamp()),
-    comment="days whose observations or identities changed since unified_assets was last made for them",
+    comment="days, and of which coins, whose observations or identities changed since they were last unified",
 )
 
 coin = Table(

@@ -13,7 +13,7 @@
 -- 5. What is odd is flagged.
 --
 -- Far from each other, or a jump: the greater number is more than so many times the lesser, by field, see `limits`.
--- Parameters: start, end (midnights, end excluded); coin_id (NULL: all); sources and priorities (arrays, lower first).
+-- Parameters: start, end (midnights, end excluded); coin_ids (an array, or NULL: all); sources and priorities (arrays, lower first).
 -- Sources that are not listed come last, by name. No number is computed but the spread: every value is a source's own.
 -- The last column, why, tells of every source and field what it said and what became of it. Who does not ask for it does
 -- not pay for it.
@@ -41,7 +41,7 @@ said AS (
     WHERE o.source IN (SELECT DISTINCT c.source FROM kasparro.source_coin AS c)
       AND o.observed_at >= CAST(:start AS timestamptz) - interval '3 days'
       AND o.observed_at < CAST(:end AS timestamptz)
-      AND (CAST(:coin_id AS text) IS NULL OR i.coin_id = :coin_id)
+      AND (CAST(:coin_ids AS text[]) IS NULL OR i.coin_id = ANY (CAST(:coin_ids AS text[])))
 ),
 word AS (
     SELECT DISTINCT ON (coin_id, day, source) *

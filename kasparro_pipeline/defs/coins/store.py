@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 
 from kasparro_pipeline.identity.coins import Identity, Key, OpenPair, Quote, Ruling, SourceCoin
-from kasparro_pipeline.warehouse.decisions import decisions, touch_coin
+from kasparro_pipeline.warehouse.decisions import decisions
 from kasparro_pipeline.warehouse.tables import (
     coin,
     coin_identity,
@@ -20,6 +20,7 @@ from kasparro_pipeline.warehouse.tables import (
     observation,
     source_coin,
 )
+from kasparro_pipeline.warehouse.touched import touch_coin
 
 UNLISTED_AFTER_DAYS = 7
 """A vendor that has not spoken of a coin for so long, while it spoke of others, does not list it any more."""
@@ -95,7 +96,7 @@ def after_identity(connection: sa.Connection, before: Mapping[Key, Identity], no
     for identity in now:
         old = before.get((identity.source, identity.source_coin_id))
         if old is not None and old.coin_id != identity.coin_id:
-            touch_coin(connection, old.coin_id, identity.source)
+            touch_coin(connection, old.coin_id, identity.source, identity.source_coin_id)
     unused = ~sa.exists().where(coin_identity.c.coin_id == coin.c.coin_id)
     connection.execute(sa.delete(coin).where(unused))
 
