@@ -299,6 +299,26 @@ coin_identity_history = Table(
     comment="what each source's coin was taken for, and from when to when",
 )
 
+reused_id = Table(
+    "reused_id",
+    metadata,
+    Column("source", KEY, primary_key=True),
+    Column("source_coin_id", KEY, primary_key=True),
+    Column("until", TIME, primary_key=True, comment="its observations before this are of the coin that it was"),
+    Column("since", TIME, comment="and from this on; null: from the beginning"),
+    Column("was_source", KEY, nullable=False, comment="a coin that it was one with then: it is what this is"),
+    Column("was_source_coin_id", KEY, nullable=False),
+    Column("found_at", TIME, nullable=False, server_default=func.now()),
+    ForeignKeyConstraint(
+        ["was_source", "was_source_coin_id"],
+        ["kasparro.coin_identity.source", "kasparro.coin_identity.source_coin_id"],
+        deferrable=True,
+        initially="DEFERRED",
+    ),
+    comment="ids that a source has given to another coin, and what they were until then",
+)
+"""By it the views ``coin_identity_past`` and ``coin_identity_span`` say which coin an observation of its time is of."""
+
 
 def _two_coins() -> list[Column[str]]:
     return [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -47,12 +47,17 @@ class Touched:
             connection.execute(sa.insert(touched_day), rows)
 
 
-def touch_coin(connection: sa.Connection, coin_id: str, source: str, source_coin_id: str) -> None:
-    """Touch this source's coin on every day to whose unified row of `coin_id` the source contributed.
+def touch_coin(
+    connection: sa.Connection, coin_id: str, source: str, source_coin_id: str, since: datetime | None = None
+) -> None:
+    """Touch this source's coin on every day (from that of `since` on) to whose unified row of `coin_id` the source
+    contributed.
 
     Days that were not unified yet are touched already.
     """
     told = (unified_assets.c.coin_id == coin_id) & (sa.literal(source) == sa.any_(unified_assets.c.sources))
+    if since is not None:
+        told &= unified_assets.c.day >= since.astimezone(UTC).date()
     days = sa.select(
         unified_assets.c.day, sa.literal(source), sa.literal([source_coin_id], touched_day.c.source_coin_ids.type)
     ).where(told)
@@ -120,7 +125,7 @@ WITH seen AS (
     FROM reached AS r
     CROSS JOIN unnest(r.source_coin_ids) AS c (source_coin_id)
     CROSS JOIN LATERAL (
-        SELECT coin_id FROM kasparro.coin_identity WHERE source = r.source AND source_coin_id = c.source_coin_id
+        SELECT coin_id FROM kasparro.coin_identity_span WHERE source = r.source AND source_coin_id = c.source_coin_id
         UNION ALL
         SELECT coin_id FROM kasparro.coin_identity_history WHERE source = r.source AND source_coin_id = c.source_coin_id
     ) AS i
