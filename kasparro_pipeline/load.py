@@ -309,5 +309,7 @@ def _first_error(result: dg.ExecuteInProcessResult) -> str:
         if event.is_failure and error is not None:
             while error.cause is not None:
                 error = error.cause
-            return str(error.message).strip().splitlines()[0]
+            line = str(error.message).strip().splitlines()[0]
+            ours = line.startswith(f"{__package__}.")  # the name of the class says nothing that the sentence does not
+            return line.partition(f"{error.cls_name}: ")[2] if ours else line
     return f"run {result.run_id} failed; see it in the Dagster UI"

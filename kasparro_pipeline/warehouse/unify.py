@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from kasparro_pipeline.warehouse.merge import Merged, Window
+from kasparro_pipeline.warehouse.rules import demand
 from kasparro_pipeline.warehouse.tables import coin_identity, unified_assets, unified_change, unified_day
 from kasparro_pipeline.warehouse.touched import Due, Part, parts
 
@@ -81,14 +82,19 @@ class Unification:
         ]
 
     def commit(self, connection: sa.Connection, merged: Merged) -> None:
-        """Note, in the transaction that made these days, that it did and by which rule; they are due no more."""
+        """Note, in the transaction that made these days, that it did and by which rule; they are due no more.
+
+        Raises:
+            ChecksFailedError: a day would break a rule that blocks.
+        """
+        days = [part.first + timedelta(days=n) for part in self._parts for n in range((part.end - part.first).days)]
+        demand(connection, unified_assets, set(days))
         if self._due is not None:
             self._due.done(connection)
         if merged.inserted or merged.updated or merged.deleted:
             noted = insert(unified_change).values(began_at=sa.func.now(), committed_at=sa.func.clock_timestamp())
             connection.execute(noted.on_conflict_do_nothing())
         values = {"rule_version": self.version, "priorities": dict(self.priorities), "run_id": self.run_id}
-        days = [part.first + timedelta(days=n) for part in self._parts for n in range((part.end - part.first).days)]
         if not days:
             return
         made = insert(unified_day).values([{"day": day, **values, "unified_at": sa.func.now()} for day in days])

@@ -13,10 +13,10 @@ from kasparro_pipeline.components.all_sources import (
 )
 from kasparro_pipeline.components.column_lineage import lineage_metadata, unified_origins
 from kasparro_pipeline.components.partitions import ONLY_TOUCHED, daily, day_ranges, range_tags, today
-from kasparro_pipeline.defs.unified_assets.checks import checks_of
+from kasparro_pipeline.defs.unified_assets.checks import checks_of, report_failed
 from kasparro_pipeline.io_managers.postgres import PARTITION_COLUMN, REPLACE, TABLE, Load
 from kasparro_pipeline.warehouse.database import current_engine
-from kasparro_pipeline.warehouse.rules import days_that_fail
+from kasparro_pipeline.warehouse.rules import ChecksFailedError, days_that_fail
 from kasparro_pipeline.warehouse.tables import coin, coin_identity, observation, unified_assets
 from kasparro_pipeline.warehouse.touched import due_days
 from kasparro_pipeline.warehouse.unify import Unification, rule_version
@@ -86,7 +86,12 @@ def _unified_assets(priorities: dict[str, int], deps: list[dg.AssetDep]) -> dg.A
             context.run.run_id,
             only_touched=ONLY_TOUCHED in context.run.tags,
         )
-        return dg.Output(Load(run.frames, before_commit=run.commit, parts=run.windows))
+
+        def failed(error: BaseException) -> None:
+            if isinstance(error, ChecksFailedError):
+                report_failed(context, unified_assets, error.found)
+
+        return dg.Output(Load(run.frames, before_commit=run.commit, parts=run.windows, on_error=failed))
 
     return unified
 
