@@ -167,6 +167,8 @@ class Merge:
         names = [column.name for column in select.selected_columns]
         frames.check_columns(names, self._target.table)
         sql = self._stage(names)
+        # As below: the driver prepares what it has sent often, and a plan for any parameters may take for ever.
+        self._execute("SET LOCAL plan_cache_mode = force_custom_plan")
         staging = sa.table(STAGING, *map(sa.column, names))
         insert = staging.insert().from_select(names, select).execution_options(preserve_rowcount=True)
         staged = self._connection.execute(insert).rowcount

@@ -132,6 +132,16 @@ class TestSelect:
         assert counts(merge(shop, text)) == {"staged": 1, "inserted": 1}
         assert counts(merge(shop, text)) == {"staged": 1, "unchanged": 1}
 
+    def test_is_planned_for_its_own_parameters_however_often_it_comes(self, shop: sa.Engine) -> None:
+        merge(shop, things(*(("a", n, "1") for n in range(9))))
+        with shop.connect() as connection:
+            for no in range(14):
+                with connection.begin():
+                    Merge(connection, thing).frame(sa.select(thing.c.kind, thing.c.no).where(thing.c.no == no))
+            plans = sa.text("SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement ~ :like")
+            generic, custom = connection.execute(plans, {"like": "INSERT INTO kasparro_staging"}).one()
+        assert generic == 0 < custom
+
     @pytest.mark.parametrize("second", ["'a'", "NULL"])
     def test_a_key_twice_or_null_is_refused(self, shop: sa.Engine, second: str) -> None:
         text = sa.text(f"VALUES ('a', 1), ({second}, 1)").columns(thing.c.kind, thing.c.no)
