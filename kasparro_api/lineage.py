@@ -22,7 +22,8 @@ from kasparro_api.problems import documented
 from kasparro_api.queries import UNIFIED_COLUMNS
 from kasparro_api.schemas import Lineage
 from kasparro_api.serve import NOT_CHANGED, database_of, not_changed, one_object
-from kasparro_pipeline.warehouse.unify import HISTORY_DAYS, RULE
+from kasparro_pipeline.warehouse.touched import HISTORY_DAYS
+from kasparro_pipeline.warehouse.unify import RULE
 
 router = APIRouter(tags=["provenance"])
 
@@ -43,18 +44,30 @@ SELECT row_to_json(r)::jsonb FROM (
 _MADE_BY = """
 SELECT d.rule_version, d.run_id, d.unified_at, d.priorities,
        EXISTS (SELECT FROM kasparro.touched_day t
-               WHERE t.day BETWEEN %(day)s - %(history)s AND %(day)s) AS changing
+               WHERE t.day BETWEEN %(day)s - CASE WHEN t.by_history THEN 0 ELSE %(history)s END AND %(day)s
+                 AND (t.source_coin_ids IS NULL OR EXISTS (
+                     SELECT FROM kasparro.coin_identity_span i
+                     WHERE i.coin_id = %(coin_id)s AND i.source = t.source
+                       AND i.source_coin_id = ANY (t.source_coin_ids)))) AS changing
 FROM kasparro.unified_day d WHERE d.day = %(day)s"""
 
 _OBSERVATIONS = """
 SELECT o.source, o.source_coin_id, o.observed_at, o.symbol, o.name, o.price_usd::text, o.market_cap_usd::text,
        o.volume_24h_usd::text, o.circulating_supply::text, o.total_supply::text, o.max_supply::text, o.rank,
        o.fetched_at, o.payload_sha256, o.position,
-       jsonb_build_object('method', i.method, 'confidence', i.confidence::text, 'evidence', i.evidence) AS identity
+       jsonb_build_object(
+           'method', coalesce(h.method, i.method), 'confidence', coalesce(h.confidence, i.confidence)::text,
+           'evidence', coalesce(h.evidence, i.evidence)) AS identity
 FROM unnest(%(sources)s::text[], %(coins)s::text[], %(times)s::timestamptz[])
     WITH ORDINALITY AS w (source, source_coin_id, observed_at, turn)
 JOIN kasparro.observation o USING (source, source_coin_id, observed_at)
 JOIN kasparro.coin_identity i USING (source, source_coin_id)
+LEFT JOIN LATERAL ( -- of an id that was given to another coin since: why it was this one
+    SELECT method, confidence, evidence FROM kasparro.coin_identity_history
+    WHERE source = i.source AND source_coin_id = i.source_coin_id
+      AND coin_id = %(coin_id)s AND i.coin_id <> %(coin_id)s
+    ORDER BY valid_from DESC LIMIT 1
+) h ON true
 ORDER BY w.turn"""
 
 _PAYLOADS = """
@@ -138,7 +151,7 @@ async def payload(request: Request, sha256: Sha256) -> Response:
 
 
 async def _told(connection: AsyncConnection[Any], coin_id: str, day: date) -> dict[str, Any]:
-    values: dict[str, Any] = {"coin_id": coin_id, "day": day, "history": HISTORY_DAYS}
+    values: dict[str, Any] = {"coin_id": coin_id, "coin_ids": [coin_id], "day": day, "history": HISTORY_DAYS}
     row = await _one(connection, _ROW, values)
     if row is None:
         raise HTTPException(404, _MISSING)
@@ -148,7 +161,7 @@ async def _told(connection: AsyncConnection[Any], coin_id: str, day: date) -> di
     values |= {"start": start, "end": start + timedelta(days=1)}
     values |= {"sources": list(priorities), "priorities": list(priorities.values())}
     why = (await _one(connection, _WHY, values) or {"why": []})["why"]
-    observations = await _observations(connection, why)
+    observations = await _observations(connection, coin_id, why)
     payloads = await _payloads(connection, observations)
     return {
         "row": row["row_to_json"],
@@ -167,11 +180,15 @@ def _by_field(why: list[dict[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-async def _observations(connection: AsyncConnection[Any], why: list[dict[str, Any]]) -> list[dict[str, Any]]:
+async def _observations(
+    connection: AsyncConnection[Any], coin_id: str, why: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """Each source's word of the day, in the order in which they are taken."""
     words = list({(e["source"], e["source_coin_id"], e["observed_at"]): None for e in why})
     sources, coins, times = ([word[n] for word in words] for n in range(3))
-    return await _all(connection, _OBSERVATIONS, {"sources": sources, "coins": coins, "times": times})
+    return await _all(
+        connection, _OBSERVATIONS, {"coin_id": coin_id, "sources": sources, "coins": coins, "times": times}
+    )
 
 
 async def _payloads(connection: AsyncConnection[Any], observations: list[dict[str, Any]]) -> list[dict[str, Any]]:

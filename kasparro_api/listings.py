@@ -126,8 +126,8 @@ OBSERVATIONS = Listing(
     row=ObservationRow,
     description="Every observation as it was read, newest first, with the payload it came from.",
     relation="""(
-        SELECT o.* FROM kasparro.coin_identity i JOIN kasparro.observation o USING (source, source_coin_id)
-        WHERE i.coin_id = %(in_coin_id)s)""",
+        SELECT o.* FROM kasparro.coin_identity_span i JOIN kasparro.observation o USING (source, source_coin_id)
+        WHERE i.coin_id = %(in_coin_id)s AND o.observed_at >= i.since AND o.observed_at < i.until)""",
     orders={
         "-observed_at": (
             by("t.observed_at", Kind.TIME, descending=True),

@@ -18,7 +18,7 @@ from kasparro_pipeline.components import ApiSource, CsvSource
 from kasparro_pipeline.components.all_sources import priorities_of
 from kasparro_pipeline.components.csv_source import drop_ranges, due_drops
 from kasparro_pipeline.components.partitions import ONLY_WAITING, day_ranges, drops, today
-from kasparro_pipeline.defs.unified_assets.definitions import touched_ranges
+from kasparro_pipeline.defs.unified_assets.definitions import ONLY_WHAT_IS_DUE, touched_ranges
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.ranges import key_ranges, range_tags
 from kasparro_pipeline.settings import settings
@@ -26,7 +26,8 @@ from kasparro_pipeline.sources.drops import find_drops
 from kasparro_pipeline.warehouse import quarantine
 from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.tables import delivery, raw_payload, source_run, touched_day
-from kasparro_pipeline.warehouse.unify import rule_version, touch_days_of_other_rules
+from kasparro_pipeline.warehouse.touched import touch_days_of_other_rules
+from kasparro_pipeline.warehouse.unify import rule_version
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 """What a run has to say is in Dagster's event log; the terminal gets the report."""
@@ -223,7 +224,7 @@ class Loader:
                 break
             self._errors.pop(UNIFY, None)
             for first, last in ranges:
-                self._run(UNIFY, first, last)
+                self._run(UNIFY, first, last, tags=ONLY_WHAT_IS_DUE)
             days |= _touched()
             tried = ranges
         report.error = self._errors.pop(UNIFY, None)
@@ -324,9 +325,9 @@ def _first_error(result: dg.ExecuteInProcessResult) -> str:
             causes = [error]
             while causes[-1].cause is not None:
                 causes.append(causes[-1].cause)
-            # as Dagster names exceptions: the class, then the message
             line = str(causes[-1].message).strip().splitlines()[0]
             if any(cause.cls_name == sa.exc.OperationalError.__name__ for cause in causes):
                 return f"PostgreSQL could not be asked ({line}); what was committed stays, load again once it answers"
-            return line
+            ours = line.startswith(f"{__package__}.")  # the name of the class says nothing that the sentence does not
+            return line.partition(f"{causes[-1].cls_name}: ")[2] if ours else line
     return f"run {result.run_id} failed; see it in the Dagster UI"

@@ -70,6 +70,11 @@ class Settings(BaseSettings):
     history_days: int = Field(default=365, ge=1)
     """So long `kasparro prune` keeps what `unified_assets` said and no longer says, for ``as_of``."""
 
+    check_coin_count: float = Field(default=0.5, ge=0, le=1)
+    """A day on which a vendor's list has less than so much of the coins of the day before is not unified; 0: it is."""
+    check_sources_agree: float = Field(default=0.5, ge=0, le=1)
+    """A day on which more than so much of the coins have prices far from each other is not unified; 1: it is."""
+
     @field_validator("home", "drop_dir")
     @classmethod
     def _absolute(cls, path: Path) -> Path:

@@ -16,6 +16,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 from kasparro_pipeline.components.drift import CHECK as DRIFT
 from kasparro_pipeline.defs.unified_assets.definitions import touched_ranges
 from kasparro_pipeline.load import Loader, LoadReport
+from kasparro_pipeline.settings import settings
 from kasparro_pipeline.simulator.app import create_app
 from kasparro_pipeline.simulator.drops import write_today
 from kasparro_pipeline.warehouse import unify
@@ -172,6 +173,45 @@ def test_a_day_that_fails_a_check_is_not_unified_and_stops_no_other(loaded, serv
     assert not loader.unify().failed
     assert {str(price) for _, price in environment_.rows(prices_of)} == {"2.50"}
     assert service.get("/health").json()["failed_checks"] == []
+
+
+def test_a_day_that_lost_most_of_a_vendors_coins_is_not_unified(
+    loaded, service: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment_, _, loader = loaded
+    engine, before = environment_.engine, BAD_DAY - timedelta(days=1)
+    (row,) = environment_.rows(sa.select(delivery).where(delivery.c.source == "coingecko").limit(1))
+    listed = {**row._mapping, "is_last": True, "source_coin_id": None}
+    coins = {"sources": ["coingecko"], "source_count": 1, "flags": ["no_price"]}
+    with engine.begin() as connection:
+        for day in (before, BAD_DAY):
+            noon = datetime.combine(day, time(12), UTC)
+            connection.execute(sa.insert(delivery).values({**listed, "partition": str(day), "fetched_at": noon}))
+        rows = [{"coin_id": f"c{n}", "day": before, "observed_at": noon, **coins} for n in range(12)]
+        connection.execute(sa.insert(unified_assets), rows)
+    touch(environment_, BAD_DAY)
+    report = loader.unify()
+    told = f"not unified, checks failed: coin_count on {BAD_DAY}: 0 coins of coingecko after 12 the day before"
+    assert report.error == told
+    (failed,) = service.get("/health").json()["failed_checks"]
+    assert (failed["check"], failed["day"], failed["blocking"], failed["severity"]) == (
+        "coin_count",
+        str(BAD_DAY),
+        True,
+        "error",
+    )
+    key = dg.AssetCheckKey(dg.AssetKey("unified_assets"), "coin_count")
+    evaluated = dg.DagsterInstance.get().event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+    assert evaluated.event.dagster_event.event_specific_data.passed is False
+
+    monkeypatch.setenv("KASPARRO_CHECK_COIN_COUNT", "0")
+    settings.cache_clear()
+    assert not loader.unify().failed
+    assert service.get("/health").json()["failed_checks"] == []
+    with engine.begin() as connection:
+        connection.execute(sa.delete(unified_assets).where(unified_assets.c.day == before))
+        connection.execute(sa.delete(delivery).where(delivery.c.partition.in_([str(before), str(BAD_DAY)])))
+    settings.cache_clear()
 
 
 def test_the_days_after_a_touched_one_are_made_again_with_it(loaded) -> None:

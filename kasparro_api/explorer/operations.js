@@ -12,7 +12,8 @@ export async function sources(asked) {
   const [report, { data }] = await Promise.all([asked, ask("sources")]);
   if (data.length === 0) return el("p", { class: "hint" }, "Nothing has run yet: `kasparro load` loads.");
   const checks = report.failed_checks.map((one) => el("li", {},
-    `${one.severity}: ${one.asset_key} ${one.check}${one.day ? ` on ${one.day}` : ""}: ${one.detail}`));
+    `${one.severity}: ${one.asset_key} ${one.check}${one.day ? ` on ${one.day}` : ""}: ${one.detail}`
+    + (one.blocking && one.day ? "; the day is not unified" : "")));
   return [
     table("The sources, their health and freshness", [
       { title: "Source", of: (row) => row.source },

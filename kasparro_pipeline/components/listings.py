@@ -15,13 +15,13 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from kasparro_pipeline.components import accounts
-from kasparro_pipeline.components.observations import touch_days
 from kasparro_pipeline.components.source_run import SourceRun
 from kasparro_pipeline.io_managers.postgres import Load
 from kasparro_pipeline.io_managers.raw_payload import Deliveries, Kept
 from kasparro_pipeline.sources.coin_list import ParsedList
 from kasparro_pipeline.warehouse.merge import Merge, Merged
 from kasparro_pipeline.warehouse.tables import coin_contract, coin_listing, delivery
+from kasparro_pipeline.warehouse.touched import Touched
 
 BY_COIN = ("source_coin_id",)
 
@@ -150,7 +150,9 @@ class ListingLoad:
             accounts.write_quarantine(connection, [(account, quarantined)], self._run.run_id)
         merge.finish()
         if touched:  # what is known of the coins has changed, so who is who is asked again
-            touch_days(connection, [datetime.now(UTC).date()])
+            days = Touched()
+            days.add(self._vendor, {datetime.now(UTC).date(): ()})
+            days.write(connection)
         self._run.succeeded(connection, {self._deliveries.source: self._sums})
 
     def _write_account(  # noqa: PLR0913, PLR0917

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Protocol
 
@@ -37,10 +37,12 @@ from kasparro_pipeline.io_managers.raw_payload import Deliveries, Kept, Rank
 from kasparro_pipeline.sources.records import ParsedPayload
 from kasparro_pipeline.warehouse.frames import CHUNK_ROWS
 from kasparro_pipeline.warehouse.merge import Merged, UtcDay, Written
-from kasparro_pipeline.warehouse.tables import delivery, touched_day
+from kasparro_pipeline.warehouse.tables import delivery
+from kasparro_pipeline.warehouse.touched import Touched
 
 WRITTEN_BY = (UtcDay("observed_at"), "source", "payload_sha256")
 """By which written rows are counted: the day they touch, and the delivery they are from."""
+COIN = "source_coin_id"
 BEING_READ = timedelta(hours=1)
 """So long the blocks of a file without its last one may be a file that another run is reading."""
 _KEY = ["source", "source_coin_id", "observed_at"]
@@ -122,7 +124,7 @@ class ObservationLoad:
         self._being_merged: list[_Parsed] = []
         self._bytes_parsed: set[tuple[str, str]] = set()
         self._latest: dict[str, Rank] = {}
-        self._days: set[date] = set()
+        self._touched = Touched()
         self._sums: dict[str, dict[str, int]] = {}
         self._coins = CoinNames()
 
@@ -131,6 +133,7 @@ class ObservationLoad:
         return Load(
             *(self._frames, self._after_frame, self._before_commit, self._failed),
             group_by=WRITTEN_BY,
+            list_by=COIN,
             comes_again=False,  # known bytes are not parsed again, and other ones fall into other frames
         )
 
@@ -149,8 +152,8 @@ class ObservationLoad:
                     yield from self._take(connection, kept, ahead, is_newest=kept is due[-1])
                 if last is not None and not withdrawals.is_first(last.source, last.partition):
                     yield from self._flush()
-                    days, rows = withdrawals.settle(last.source, last.partition, last.fetched_at)
-                    self._days |= days
+                    coins, rows = withdrawals.settle(last.source, last.partition, last.fetched_at)
+                    self._touched.add(last.source, coins)
                     connection.execute(sa.update(delivery).where(*is_delivery(last)).values(withdrawn=rows))
             yield from self._flush()
 
@@ -274,12 +277,14 @@ class ObservationLoad:
         told = [(account, one.records.quarantined) for account, one in found if not one.keeps_quarantine]
         write_quarantine(connection, told, self._run.run_id)
         self._coins.add(connection, _observations(self._being_merged))
+        for (day, source, _), coins in merged.listed.items():
+            self._touched.add(source, {day: coins})
         self._being_merged = []
 
-    def _before_commit(self, connection: sa.Connection, total: Merged) -> None:
+    def _before_commit(self, connection: sa.Connection, _: Merged) -> None:
         self._watch.write(connection)
         self._coins.write(connection)
-        touch_days(connection, {day for day, *_ in total.groups} | self._days)
+        self._touched.write(connection)
         self._run.succeeded(connection, self._sums)
 
     def _failed(self, error: BaseException) -> None:
@@ -302,10 +307,3 @@ class ObservationLoad:
 
 def _observations(parsed: Iterable[_Parsed]) -> pa.Table:
     return pa.concat_tables(one.observations for one in parsed)
-
-
-def touch_days(connection: sa.Connection, days: Iterable[date]) -> None:
-    """Say that `unified_assets` has to be made again for these days."""
-    rows = [{"day": day} for day in sorted(days)]
-    if rows:
-        connection.execute(sa.insert(touched_day), rows)

@@ -15,6 +15,9 @@ NEAR_DAYS = 7
 ONLY_WAITING = "kasparro/only_waiting"
 """Tag of a run that parses what no parser has parsed yet, and leaves what another version of it has."""
 
+ONLY_TOUCHED = "kasparro/only_touched"
+"""Tag of a run of `unified_assets` that makes what was touched of its days, and not all of them."""
+
 
 def daily() -> dg.DailyPartitionsDefinition:
     """One partition a UTC day, from the first day to today; one definition for all assets that run together."""

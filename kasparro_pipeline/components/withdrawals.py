@@ -24,7 +24,7 @@ _MARK = sa.text(
         AS k (source_coin_id, observed_at, withdrawn_at)
     WHERE o.source = :source AND o.observed_at = k.observed_at AND o.source_coin_id = k.source_coin_id
       AND o.withdrawn_at IS DISTINCT FROM k.withdrawn_at
-    RETURNING (o.observed_at AT TIME ZONE 'UTC')::date, o.withdrawn_at IS NOT NULL
+    RETURNING (o.observed_at AT TIME ZONE 'UTC')::date, o.source_coin_id, o.withdrawn_at IS NOT NULL
     """
 )
 
@@ -37,15 +37,15 @@ class Withdrawals:
         self._deliveries = deliveries
         self._statements = statements
 
-    def settle(self, source: str, partition: str, fetched_at: datetime) -> tuple[set[date], int]:
-        """Mark what this delivery of the file, parsed just now, changes; the days so touched, and rows withdrawn.
+    def settle(self, source: str, partition: str, fetched_at: datetime) -> tuple[dict[date, set[str]], int]:
+        """Mark what this delivery of the file, parsed just now, changes; coins touched by day, and rows withdrawn.
 
         A delivery that could not be read at all changes nothing: it does not say that the rows are gone.
         """
         complete = self._complete(source)
         history = complete.get(partition, [])
         if fetched_at not in history:
-            return set(), 0
+            return {}, 0
         place = history.index(fetched_at)
         now, older, newer = (
             self._blocks(source, partition, history[at]) if 0 <= at < len(history) else {}
@@ -175,9 +175,9 @@ class Withdrawals:
             complete.setdefault(partition, []).append(fetched_at)
         return complete
 
-    def _mark(self, source: str, marks: dict[Key, datetime | None]) -> tuple[set[date], int]:
+    def _mark(self, source: str, marks: dict[Key, datetime | None]) -> tuple[dict[date, set[str]], int]:
         if not marks:
-            return set(), 0
+            return {}, 0
         parameters = {
             "source": source,
             "coins": [coin for coin, _ in marks],
@@ -185,7 +185,10 @@ class Withdrawals:
             "marks": list(marks.values()),
         }
         rows = self._connection.execute(_MARK, parameters).all()
-        return {day for day, _ in rows}, sum(withdrawn for _, withdrawn in rows)
+        touched: dict[date, set[str]] = {}
+        for day, coin, _ in rows:
+            touched.setdefault(day, set()).add(coin)
+        return touched, sum(withdrawn for *_, withdrawn in rows)
 
 
 def _block(kept: Kept) -> tuple[str, str]:

@@ -114,6 +114,8 @@ class Matching:
     """One a coin, in the order of their keys."""
     open: list[OpenPair]
     """The likeliest first."""
+    reused: list[tuple[Key, Key]] = field(default_factory=list)
+    """Ids that have left their coin because their source gave them to another one, each with one that has stayed."""
 
 
 def curated_rulings() -> list[Ruling]:

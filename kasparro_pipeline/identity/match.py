@@ -60,7 +60,10 @@ def identify(
     for _, members in groupby(range(len(ordered)), key=lambda index: ordered[index].source):
         open_pairs += stage.match(list(members))
     open_pairs.sort(key=lambda pair: (-pair.confidence, pair.source, pair.source_coin_id, pair.other_source_coin_id))
-    return Matching(_identities(groups, existing), open_pairs)
+    moved = [doubt for doubt in doubts if groups.of(doubt.coin) != groups.of(doubt.anchor) and not doubt.is_shared]
+    named = {ordered[doubt.coin].key for doubt in moved}  # the name stays with those that are what they were
+    identities = _identities(groups, {key: identity for key, identity in existing.items() if key not in named})
+    return Matching(identities, open_pairs, [(ordered[doubt.coin].key, ordered[doubt.anchor].key) for doubt in moved])
 
 
 def _labels(ordered: Sequence[SourceCoin]) -> list[Label]:
@@ -152,6 +155,8 @@ class _Doubt:
     anchor: int
     reason: str
     told: str
+    is_shared: bool
+    """The anchor is in doubt as well."""
 
     def pair(self, coins: Sequence[SourceCoin]) -> OpenPair:
         return OpenPair(*coins[self.anchor].key, *coins[self.coin].key, self.reason, DOUBTED[self.reason], self.told)
@@ -166,14 +171,18 @@ def _doubts(words: Words, existing: Mapping[Key, Identity]) -> list[_Doubt]:
             together.setdefault(existing[coin.key].coin_id, []).append(index)
     found: list[_Doubt] = []
     for members in together.values():
+        reasons: dict[int, str] = {}
         for index in members if len(members) > 1 else ():
-            others = [other for other in members if other != index]
-            reason = _doubt(words.coins[index], words.labels[index], [words.labels[other] for other in others])
-            if reason:
-                coin = words.coins[index]
-                was = " ".join(word for word in coin.was or () if word)
-                told = f"{coin} was {was} when it was joined and is {coin.symbol} {coin.name}"
-                found.append(_Doubt(index, others[0], reason, f"{told}; is it still what {words.coins[others[0]]} is?"))
+            others = [words.labels[other] for other in members if other != index]
+            if reason := _doubt(words.coins[index], words.labels[index], others):
+                reasons[index] = reason
+        for index, reason in reasons.items():
+            anchor = min((other for other in members if other != index), key=lambda other: (other in reasons, other))
+            coin = words.coins[index]
+            was = " ".join(word for word in coin.was or () if word)
+            told = f"{coin} was {was} when it was joined and is {coin.symbol} {coin.name}"
+            told += f"; is it still what {words.coins[anchor]} is?"
+            found.append(_Doubt(index, anchor, reason, told, anchor in reasons))
     return found
 
 

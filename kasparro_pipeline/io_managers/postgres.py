@@ -64,6 +64,10 @@ class Load:
     """Called when nothing of it is kept, outside the transaction."""
     group_by: Sequence[str | UtcDay] = ()
     """See `Merge`."""
+    list_by: str | None = None
+    """See `Merge`."""
+    parts: Callable[[], Sequence[Window]] | None = None
+    """Asked after the last frame, with ``kasparro/replace``: which parts of the partitions the frames were about."""
     comes_again: bool = True
     """False: the same frame hardly ever comes twice, and no receipt is worth its cost."""
 
@@ -108,6 +112,7 @@ class PostgresIOManager(dg.IOManager):
                     window=window,
                     replace=bool(context.definition_metadata.get(REPLACE)),
                     group_by=load.group_by,
+                    list_by=load.list_by,
                     receipts=self._receipts if load.comes_again else None,
                 )
                 total = _merge_all(connection, merge, load)
@@ -190,7 +195,7 @@ def _merge_all(connection: sa.Connection, merge: Merge, load: Load) -> Merged:
         merged = merge.frame(frame)
         if load.after_frame is not None:
             load.after_frame(connection, merged)
-    total = merge.finish()
+    total = merge.finish(load.parts() if load.parts else None)
     if load.before_commit is not None:
         load.before_commit(connection, total)
     return total

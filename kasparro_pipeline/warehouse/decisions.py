@@ -13,9 +13,8 @@ from kasparro_pipeline.warehouse.tables import (
     coin_identity,
     identity_decision,
     identity_review,
-    touched_day,
-    unified_assets,
 )
+from kasparro_pipeline.warehouse.touched import touch_coin
 
 SAME, DIFFERENT = "same", "different"
 
@@ -137,13 +136,4 @@ def _touch(connection: sa.Connection, coins: Coins) -> None:
         of_coin = coin_identity.c.source.like(pattern) & (coin_identity.c.source_coin_id == source_coin_id)
         query = sa.select(coin_identity.c.coin_id, coin_identity.c.source).where(of_coin)
         for coin_id, of_source in connection.execute(query).all():
-            touch_coin(connection, coin_id, of_source)
-
-
-def touch_coin(connection: sa.Connection, coin_id: str, source: str) -> None:
-    """Touch every day to whose unified row of this coin the source contributed.
-
-    Days that were not unified yet are touched already.
-    """
-    told = (unified_assets.c.coin_id == coin_id) & (sa.literal(source) == sa.any_(unified_assets.c.sources))
-    connection.execute(sa.insert(touched_day).from_select(["day"], sa.select(unified_assets.c.day).where(told)))
+            touch_coin(connection, coin_id, of_source, source_coin_id)

@@ -113,12 +113,16 @@ def in_order_of_key(rows: pa.Table, table: sa.Table) -> pa.Table:
     return rows.take(pc.sort_indices(keys, [(name, "ascending") for name in keys.column_names[:-1]]))
 
 
-def counted(rows: pa.Table, by: Sequence[str | UtcDay]) -> dict[tuple[Any, ...], int]:
-    """How many rows there are of each combination of values."""
+def counted(
+    rows: pa.Table, by: Sequence[str | UtcDay], list_by: str | None, max_listed: int
+) -> Iterator[tuple[tuple[Any, ...], int, list[Any] | None]]:
+    """Each combination of values, how many rows have it, and what those have in `list_by`; None: over `max_listed`."""
     names = [f"by{place}" for place in range(len(by))]
-    values = pa.table([_values(rows, name) for name in by], names)
-    groups = values.group_by(names, use_threads=False).aggregate([([], "count_all")])
-    return {tuple(group): count for *group, count in zip(*(column.to_pylist() for column in groups), strict=True)}
+    values = pa.table([*(_values(rows, name) for name in by), _values(rows, list_by or by[0])], [*names, "listed"])
+    groups = values.group_by(names, use_threads=False)
+    found = groups.aggregate([([], "count_all"), ("listed", "list")]).to_pydict()
+    for *group, count, listed in zip(*(found[name] for name in [*names, "count_all", "listed_list"]), strict=True):
+        yield tuple(group), count, listed if count <= max_listed else None
 
 
 def _values(rows: pa.Table, by: str | UtcDay) -> pa.ChunkedArray:

@@ -7,7 +7,7 @@ beside it (a checkpoint, an account of what happened) commits with it or not at 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
@@ -23,7 +23,7 @@ from pyarrow import csv as pa_csv
 
 from kasparro_pipeline.warehouse import frames
 from kasparro_pipeline.warehouse.frames import MergeError, UtcDay
-from kasparro_pipeline.warehouse.merge_sql import KEPT, STAGING, KeyRange, MergeSql, Target, quoted
+from kasparro_pipeline.warehouse.merge_sql import KEPT, MAX_LISTED, STAGING, KeyRange, MergeSql, Target, quoted
 from kasparro_pipeline.warehouse.receipts import Receipts
 
 __all__ = ["Frame", "Group", "Merge", "MergeError", "Merged", "UtcDay", "Window", "Written"]
@@ -70,6 +70,8 @@ class Merged:
     """Rows of the window that the data no longer has; with `replace` only."""
     groups: dict[Group, Written] = field(default_factory=dict)
     """The rows inserted, updated or deleted, by group."""
+    listed: dict[Group, set[Any] | None] = field(default_factory=dict)
+    """By group the values of `Merge.list_by` in the rows inserted or updated; None: too many to tell."""
 
     def add(self, other: Merged) -> None:
         """Count `other` into this one."""
@@ -77,6 +79,16 @@ class Merged:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for group, written in other.groups.items():
             self.groups.setdefault(group, Written()).add(written)
+        for group, values in other.listed.items():
+            self.list_values(group, values)
+
+    def list_values(self, group: Group, values: Collection[Any] | None) -> None:
+        """Add `values` to what is listed of the group."""
+        known = self.listed.setdefault(group, set())
+        if known is not None:
+            known |= set(values or ())
+            if values is None or len(known) > MAX_LISTED:
+                self.listed[group] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +98,9 @@ class Window:
     column: str
     start: date | datetime
     end: date | datetime
+    among: str | None = None
+    """Of a part, see `Merge.finish`: it has only the rows with one of `values` in this column."""
+    values: tuple[Any, ...] = ()
 
 
 class Merge:
@@ -99,6 +114,7 @@ class Merge:
         window: rows outside are rejected; None: every row may be written.
         replace: rows of the window that no frame holds are deleted by `finish`.
         group_by: columns, or the `UtcDay` of one, by whose values written rows are counted.
+        list_by: a column whose values are told of each group.
         receipts: a table for `Receipts`, which make merging an unchanged frame again ten times cheaper. Not used with
             a window. Not for tables whose triggers write other values than they are given.
 
@@ -113,6 +129,7 @@ class Merge:
         window: Window | None = None,
         replace: bool = False,
         group_by: Sequence[str | UtcDay] = (),
+        list_by: str | None = None,
         receipts: sa.Table | None = None,
     ) -> None:
         _check(connection, table, window, replace=replace)
@@ -123,6 +140,7 @@ class Merge:
         self._window = window
         self._replace = replace
         self._group_by = tuple(group_by)
+        self._list_by = list_by
         self._sql: MergeSql | None = None
         self._receipts: Receipts | None = None
         if receipts is not None and window is None:
@@ -147,10 +165,13 @@ class Merge:
         self.total.add(merged)
         return merged
 
-    def finish(self) -> Merged:
-        """Delete what no frame held when replacing, drop the temporary tables, return the sum of all frames."""
+    def finish(self, parts: Sequence[Window] | None = None) -> Merged:
+        """Delete what no frame held when replacing, drop the temporary tables, return the sum of all frames.
+
+        `parts`: the parts of the window that the frames were about; None: they were about all of it.
+        """
         if self._replace and self._window:
-            self._delete_missing(self._window)
+            self._delete_missing([self._window] if parts is None else parts)
         if self._receipts:
             self._receipts.prune()
         self._execute(f"DROP TABLE IF EXISTS {STAGING}, {KEPT}")
@@ -163,6 +184,8 @@ class Merge:
         names = [column.name for column in select.selected_columns]
         frames.check_columns(names, self._target.table)
         sql = self._stage(names)
+        # As below: the driver prepares what it has sent often, and a plan for any parameters may take for ever.
+        self._execute("SET LOCAL plan_cache_mode = force_custom_plan")
         staging = sa.table(STAGING, *map(sa.column, names))
         insert = staging.insert().from_select(names, select).execution_options(preserve_rowcount=True)
         staged = self._connection.execute(insert).rowcount
@@ -189,7 +212,7 @@ class Merge:
         absent = self._absent(rows)
         if absent is not None and self._insert(new := rows.filter(absent)):
             rows = rows.filter(pc.invert(absent))
-            merged.add(Merged(new.num_rows, new.num_rows, groups=self._grouped(new)))
+            merged.add(self._inserted(new))
         if rows.num_rows:
             sql = self._stage(rows.column_names)
             with self._refusals(rows):
@@ -223,9 +246,14 @@ class Merge:
                 return False
         return True
 
-    def _grouped(self, rows: pa.Table) -> dict[Group, Written]:
-        counted = frames.counted(rows, self._group_by) if self._group_by else {}
-        return {group: Written(inserted=count) for group, count in counted.items()}
+    def _inserted(self, rows: pa.Table) -> Merged:
+        merged = Merged(staged=rows.num_rows, inserted=rows.num_rows)
+        if self._group_by:
+            for group, count, values in frames.counted(rows, self._group_by, self._list_by, MAX_LISTED):
+                merged.groups[group] = Written(inserted=count)
+                if self._list_by:
+                    merged.list_values(group, values)
+        return merged
 
     def _stage(self, columns: list[str]) -> MergeSql:
         """Make an empty staging table with `columns`, or empty the one of the frame before."""
@@ -234,7 +262,7 @@ class Merge:
             return self._sql
         if self._window and self._window.column not in columns:
             raise MergeError(f"{self._target.table.fullname}: {self._window.column} is missing; the window is about it")
-        self._sql = MergeSql(self._target, columns, self._group_by)
+        self._sql = MergeSql(self._target, columns, self._group_by, self._list_by)
         self._execute(f"DROP TABLE IF EXISTS {STAGING}")
         self._execute(self._sql.create_staging)
         return self._sql
@@ -276,11 +304,13 @@ class Merge:
 
     def _write_range(self, sql: MergeSql, keys: KeyRange, merged: Merged) -> None:
         stored = self._execute(self._target.first_from, (*keys.high, *keys.low)).fetchone() == (True,)
-        for inserted, updated, *group in self._written(sql, stored=stored):
+        for inserted, updated, values, *group in self._written(sql, stored=stored):
             self._count(merged, group, Written(inserted, updated))
+            if self._list_by and inserted + updated:
+                merged.list_values(tuple(group), values)
 
     def _written(self, sql: MergeSql, *, stored: bool) -> list[tuple[Any, ...]]:
-        """Run the writing statement in a savepoint; rows inserted, updated, and their group's values.
+        """Run the writing statement in a savepoint; rows inserted, updated, the list, the group's values.
 
         Where another transaction has committed one of the keys since we looked, run the slower one that expects it.
         """
@@ -299,12 +329,14 @@ class Merge:
             (window.start, window.end),
         ).rowcount
 
-    def _delete_missing(self, window: Window) -> None:
+    def _delete_missing(self, parts: Sequence[Window]) -> None:
         # With an index every lookup is cheap, whatever the planner believes of a table without statistics.
         self._execute(f"CREATE INDEX ON {KEPT} ({quoted(*self._target.keys)})")
         sql = MergeSql(self._target, [], self._group_by)
-        for deleted, *group in self._execute(sql.delete_missing(window.column), (window.start, window.end)):
-            self._count(self.total, group, Written(deleted=deleted))
+        for part in parts:
+            values = (part.start, part.end, *([list(part.values)] if part.among else []))
+            for deleted, _, *group in self._execute(sql.delete_missing(part.column, part.among), values):
+                self._count(self.total, group, Written(deleted=deleted))
 
     def _count(self, merged: Merged, group: Sequence[Any], written: Written) -> None:
         merged.add(Merged(**asdict(written), groups={tuple(group): written} if self._group_by else {}))

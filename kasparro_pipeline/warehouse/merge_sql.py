@@ -18,6 +18,8 @@ from kasparro_pipeline.warehouse.frames import UtcDay
 
 STAGING = "kasparro_staging"
 KEPT = "kasparro_kept"
+MAX_LISTED = 2000
+"""Of a group no list is told that would be longer."""
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
@@ -80,11 +82,15 @@ class Target:
 
 @dataclass(frozen=True)
 class MergeSql:
-    """The statements that write staged rows with `columns` into `target`, counting them by `group_by`."""
+    """The statements that write staged rows with `columns` into `target`, counting them by `group_by`.
+
+    With `list_by` each count comes with the values of that column in the rows counted; null where they are too many.
+    """
 
     target: Target
     columns: list[str]
     group_by: tuple[str | UtcDay, ...]
+    list_by: str | None = None
 
     @cached_property
     def create_staging(self) -> str:
@@ -108,11 +114,11 @@ class MergeSql:
 
     @cached_property
     def insert(self) -> str:
-        """Insert all that is staged; returns (rows, 0, group ...). Fails where a key is stored already."""
+        """Insert all that is staged; returns (rows, 0, list, group ...). Fails where a key is stored already."""
         return f"WITH inserted AS ({self._write(STAGING)}) {self._counted('count(*), 0', 'inserted')}"
 
     def upsert(self, *, expect_others: bool = False) -> str:
-        """Update what differs and insert what is absent; returns (inserted, updated, group ...).
+        """Update what differs and insert what is absent; returns (inserted, updated, list, group ...).
 
         Fails where another transaction stores an absent key meanwhile, unless `expect_others`, which is slower.
         """
@@ -123,12 +129,16 @@ class MergeSql:
             f"{self._counted('count(*), 0', 'inserted')} UNION ALL {self._counted('0, count(*)', 'updated')}"
         )
 
-    def delete_missing(self, column: str) -> str:
-        """Delete rows whose `column` is within the two parameters and whose key was not kept: (rows, group ...)."""
+    def delete_missing(self, column: str, among: str | None = None) -> str:
+        """Delete rows whose key was not kept and whose `column` is within the two parameters: (rows, list, group ...).
+
+        With `among` only rows that have there one of the values of a third parameter, an array.
+        """
+        one_of = f"AND t.{quoted(among)} = ANY (%s) " if among else ""
         return (
             f"WITH gone AS (DELETE FROM {self.target.name} t WHERE {quoted(column)} >= %s AND {quoted(column)} < %s "  # noqa: S608
-            f"AND NOT EXISTS (SELECT FROM {KEPT} k WHERE {self._same_key('k')} OFFSET 0) RETURNING {self._group}) "
-            f"{self._counted('count(*)', 'gone')}"
+            f"{one_of}AND NOT EXISTS (SELECT FROM {KEPT} k WHERE {self._same_key('k')} OFFSET 0) "
+            f"RETURNING {self._group}) {self._counted('count(*)', 'gone')}"
         )
 
     @cached_property
@@ -181,11 +191,13 @@ class MergeSql:
 
     @property
     def _group(self) -> str:
-        return ", ".join(f"{_value(by)} AS grp{place}" for place, by in enumerate(self.group_by)) or "NULL"
+        listed = f"{quoted(self.list_by, alias='t')} AS listed" if self.list_by else "NULL AS listed"
+        return ", ".join([listed, *(f"{_value(by)} AS grp{place}" for place, by in enumerate(self.group_by))])
 
     def _counted(self, counts: str, rows: str) -> str:
         names = [f"grp{place}" for place in range(len(self.group_by))]
-        return f"SELECT {', '.join([counts, *names])} FROM {rows} GROUP BY ({', '.join(names)})"  # noqa: S608
+        listed = f"CASE WHEN count(*) <= {MAX_LISTED} THEN array_agg(listed) END" if self.list_by else "NULL"
+        return f"SELECT {', '.join([counts, listed, *names])} FROM {rows} GROUP BY ({', '.join(names)})"  # noqa: S608
 
     @property
     def _columns(self) -> str:

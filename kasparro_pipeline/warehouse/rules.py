@@ -6,23 +6,27 @@ A rule is a query for its violations, by day. It is asked once for a whole range
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Literal
 
 import sqlalchemy as sa
 
+from kasparro_pipeline.errors import KasparroError
+from kasparro_pipeline.settings import settings
 from kasparro_pipeline.warehouse.tables import coin, coin_identity, failed_check, observation, unified_assets
 
 MAX_DAYS = 1000
 """Of a rule's violations that are kept: the newest."""
-WIDE_SHARE = 0.2
-"""Of the coins with several sources, so many may be flagged ``wide_spread`` on a day."""
-COUNT_BOUNDS = (0.5, 2)
-"""A day has no fewer, and no more, coins than so many times those of the day before."""
 MIN_COINS = 10
-"""Shares of fewer coins mean nothing."""
+"""A fall from fewer coins means nothing."""
+MIN_COMPARED = 100
+"""Nor does a share of fewer coins that several sources know: a small file is not to hold a day up."""
+FAR_PCT = 20
+"""From here on two prices are far from each other for the rule too, see unify.sql."""
+LISTED_AFTER_HOURS = 6
+"""A list fetched just after midnight still holds the day before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ class Rule:
     """One sentence for people."""
     violations: str
     """A query for (day, detail); day is NULL for what concerns no day. Parameters: start and end (days, end excluded,
-    +-infinity for all), source (a LIKE pattern)."""
+    +-infinity for all), source (a LIKE pattern), and the settings that are called like the check."""
     severity: Literal["error", "warning"] = "error"
     blocking: bool = False
     """A day that violates it is not unified."""
@@ -111,7 +115,7 @@ WHERE c.coin_id IS NULL OR s.source IS NULL
 HAVING count(*) > 0""",
         blocking=True,
     ),
-    _key_is_unique(unified_assets, blocking=False),
+    _key_is_unique(unified_assets, blocking=True),
     Rule(
         unified_assets,
         "no_future_day",
@@ -142,31 +146,75 @@ GROUP BY day""",
     Rule(
         unified_assets,
         "coin_count",
-        f"A day that is over has between {COUNT_BOUNDS[0]} and {COUNT_BOUNDS[1]} times the coins of the day before.",
+        "Of a day that is over, a vendor whose whole list was fetched on it and on the day before has no less than a "
+        "share of the coins that it had the day before (KASPARRO_CHECK_COIN_COUNT).",
         f"""
-WITH counted AS (
-    SELECT day, count(*) AS coins FROM kasparro.unified_assets
-    WHERE day >= CAST(:start AS date) - 1 AND day < :end AND day < (now() AT TIME ZONE 'UTC')::date GROUP BY day
+WITH listed AS (
+    SELECT DISTINCT source, (fetched_at AT TIME ZONE 'UTC')::date AS day
+    FROM kasparro.delivery
+    WHERE source_coin_id IS NULL AND is_last AND parser_version IS NOT NULL AND source NOT LIKE 'csv\\_%'
+      AND fetched_at >= CAST(:start AS date) - 1 AND fetched_at < CAST(:end AS date)
+      AND fetched_at - date_trunc('day', fetched_at, 'UTC') >= interval '{LISTED_AFTER_HOURS} hours'
+), counted AS (
+    SELECT u.day, s.source, count(*) AS coins
+    FROM kasparro.unified_assets AS u CROSS JOIN unnest(u.sources) AS s (source)
+    WHERE u.day >= CAST(:start AS date) - 1 AND u.day < :end AND u.day < (now() AT TIME ZONE 'UTC')::date
+      AND EXISTS (SELECT FROM listed)
+    GROUP BY u.day, s.source
 )
-SELECT t.day, t.coins || ' coins after ' || y.coins || ' the day before'
-FROM counted AS t JOIN counted AS y ON y.day = t.day - 1
-WHERE greatest(t.coins, y.coins) >= {MIN_COINS}
-  AND t.coins NOT BETWEEN {COUNT_BOUNDS[0]} * y.coins AND {COUNT_BOUNDS[1]} * y.coins""",  # noqa: S608
-        severity="warning",
+SELECT l.day, coalesce(t.coins, 0) || ' coins of ' || l.source || ' after ' || y.coins || ' the day before'
+FROM listed AS l
+JOIN listed AS b ON b.source = l.source AND b.day = l.day - 1
+JOIN counted AS y ON y.source = l.source AND y.day = b.day
+LEFT JOIN counted AS t ON t.source = l.source AND t.day = l.day
+WHERE l.day >= :start AND y.coins >= {MIN_COINS} AND coalesce(t.coins, 0) < :check_coin_count * y.coins""",  # noqa: S608
+        blocking=True,
     ),
     Rule(
         unified_assets,
         "sources_agree",
-        f"Of the coins with several sources, no more than {WIDE_SHARE:.0%} are flagged wide_spread.",
+        f"Of the coins with several fresh prices, where they are {MIN_COMPARED} or more, no more than a share "
+        f"(KASPARRO_CHECK_SOURCES_AGREE) has prices more than {FAR_PCT} % apart.",
         f"""
-SELECT day, count(*) FILTER (WHERE 'wide_spread' = ANY (flags)) || ' of ' || count(*) || ' coins are flagged'
+SELECT day, count(*) FILTER (WHERE price_spread_pct > {FAR_PCT}) || ' of ' || count(*)
+       || ' coins have prices more than {FAR_PCT} % apart'
 FROM kasparro.unified_assets
 WHERE day >= :start AND day < :end AND price_spread_pct IS NOT NULL
 GROUP BY day
-HAVING count(*) >= {MIN_COINS} AND count(*) FILTER (WHERE 'wide_spread' = ANY (flags)) > {WIDE_SHARE} * count(*)""",  # noqa: S608
-        severity="warning",
+HAVING count(*) >= {MIN_COMPARED}
+   AND count(*) FILTER (WHERE price_spread_pct > {FAR_PCT}) > :check_sources_agree * count(*)""",  # noqa: S608
+        blocking=True,
     ),
 )
+
+
+class ChecksFailedError(KasparroError):
+    """Rows were not written, because they would break rules that block."""
+
+    def __init__(self, found: Mapping[str, list[Violation]]) -> None:
+        self.found = found
+        """What breaks each rule, by its name; nothing where it holds."""
+        told = [f"{name}{f' on {v.day}' if v.day else ''}: {v.detail}" for name, vs in found.items() for v in vs]
+        more = f"; and {len(told) - 3} more" if len(told) > 3 else ""
+        super().__init__(f"not unified, checks failed: {'; '.join(told[:3])}{more}")
+
+
+def demand(connection: sa.Connection, table: sa.Table, days: Collection[date]) -> None:
+    """See that these days of `table`, as the transaction has written them, break no rule that blocks.
+
+    Raises:
+        ChecksFailedError: they do; the transaction has to be rolled back.
+    """
+    if not days:
+        return
+    span = (min(days), max(days) + timedelta(days=1))
+    found = {
+        rule.name: [v for v in look(connection, rule, span) if v.day is None or v.day in days]
+        for rule in rules_of(table)
+        if rule.blocking
+    }
+    if any(found.values()):
+        raise ChecksFailedError(found)
 
 
 def rules_of(table: sa.Table) -> list[Rule]:
@@ -184,7 +232,8 @@ def look(
     """
     start, end = days or ("-infinity", "infinity")
     query = sa.text(f"SELECT * FROM ({rule.violations}) AS v (day, detail) ORDER BY day DESC LIMIT {MAX_DAYS}")  # noqa: S608
-    values = {"start": start, "end": end, "source": source}
+    limits = {name: getattr(settings(), name) for name in ("check_coin_count", "check_sources_agree")}
+    values = {"start": start, "end": end, "source": source, **limits}
     used = {name: value for name, value in values.items() if f":{name}" in rule.violations}
     return [Violation(day, detail) for day, detail in connection.execute(query, used)]
 

@@ -275,8 +275,17 @@ touched_day = Table(
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("day", Date, nullable=False),
+    Column("source", KEY, comment="of the coins; null: every coin of the day"),
+    Column("source_coin_ids", ARRAY(KEY), comment="the coins touched, as the source calls them; null: all"),
+    Column(
+        "by_history",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="only a day before was touched, so no day after has to follow",
+    ),
     Column("touched_at", TIME, nullable=False, server_default=func.clock_timestamp()),
-    comment="days whose observations or identities changed since unified_assets was last made for them",
+    comment="days, and of which coins, whose observations or identities changed since they were last unified",
 )
 
 coin = Table(
@@ -327,6 +336,26 @@ coin_identity_history = Table(
     ),
     comment="what each source's coin was taken for, and from when to when",
 )
+
+reused_id = Table(
+    "reused_id",
+    metadata,
+    Column("source", KEY, primary_key=True),
+    Column("source_coin_id", KEY, primary_key=True),
+    Column("until", TIME, primary_key=True, comment="its observations before this are of the coin that it was"),
+    Column("since", TIME, comment="and from this on; null: from the beginning"),
+    Column("was_source", KEY, nullable=False, comment="a coin that it was one with then: it is what this is"),
+    Column("was_source_coin_id", KEY, nullable=False),
+    Column("found_at", TIME, nullable=False, server_default=func.now()),
+    ForeignKeyConstraint(
+        ["was_source", "was_source_coin_id"],
+        ["kasparro.coin_identity.source", "kasparro.coin_identity.source_coin_id"],
+        deferrable=True,
+        initially="DEFERRED",
+    ),
+    comment="ids that a source has given to another coin, and what they were until then",
+)
+"""By it the views ``coin_identity_past`` and ``coin_identity_span`` say which coin an observation of its time is of."""
 
 
 def _two_coins() -> list[Column[str]]:

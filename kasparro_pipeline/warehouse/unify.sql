@@ -1,7 +1,8 @@
 -- The rule for unified_assets: one row per coin and UTC day, each column from one of the sources' observations.
 -- docs/unify.md says the same in words, with examples.
 --
--- 1. A source's word of a day is its last observation of the day that has a price; without one, its last observation.
+-- 1. An observation is of the coin that its id was at that moment (docs/identity.md, "From when on it counts").
+--    A source's word of a day is its last observation of the day that has a price; without one, its last observation.
 --    One that its file still holds is preferred to a withdrawn one.
 -- 2. A word is stale when it is more than six hours older than the newest word of the same coin and day.
 -- 3. Each column is the first value there is: fresh words before stale ones, then by priority of the source.
@@ -13,7 +14,7 @@
 -- 5. What is odd is flagged.
 --
 -- Far from each other, or a jump: the greater number is more than so many times the lesser, by field, see `limits`.
--- Parameters: start, end (midnights, end excluded); coin_id (NULL: all); sources and priorities (arrays, lower first).
+-- Parameters: start, end (midnights, end excluded); coin_ids (an array, or NULL: all); sources and priorities (arrays, lower first).
 -- Sources that are not listed come last, by name. No number is computed but the spread: every value is a source's own.
 -- The last column, why, tells of every source and field what it said and what became of it. Who does not ask for it does
 -- not pay for it.
@@ -30,18 +31,27 @@ WITH limits AS (
 -- 1. The words. Those of the three days before `start` are read to tell jumps, and no rows are made of them.
 said AS (
     SELECT
-        i.coin_id,
+        coalesce(past.coin_id, i.coin_id) AS coin_id,
         (o.observed_at AT TIME ZONE 'UTC')::date AS day,
         coalesce(p.priority, 1000) AS priority,
         o.*
     FROM kasparro.observation AS o
     JOIN kasparro.coin_identity AS i USING (source, source_coin_id)
+    LEFT JOIN kasparro.coin_identity_past AS past
+        ON past.source = o.source AND past.source_coin_id = o.source_coin_id
+       AND o.observed_at >= past.since AND o.observed_at < past.until
     LEFT JOIN unnest(CAST(:sources AS text[]), CAST(:priorities AS int[])) AS p (source, priority)
         ON p.source = o.source
     WHERE o.source IN (SELECT DISTINCT c.source FROM kasparro.source_coin AS c)
       AND o.observed_at >= CAST(:start AS timestamptz) - interval '3 days'
       AND o.observed_at < CAST(:end AS timestamptz)
-      AND (CAST(:coin_id AS text) IS NULL OR i.coin_id = :coin_id)
+      AND (CAST(:coin_ids AS text[]) IS NULL
+           OR coalesce(past.coin_id, i.coin_id) = ANY (CAST(:coin_ids AS text[]))
+              -- the same once more, so that the index finds the few observations
+              AND o.source_coin_id = ANY (ARRAY(
+                  SELECT s.source_coin_id FROM kasparro.coin_identity_span AS s
+                  WHERE s.coin_id = ANY (CAST(:coin_ids AS text[]))
+              )))
 ),
 word AS (
     SELECT DISTINCT ON (coin_id, day, source) *

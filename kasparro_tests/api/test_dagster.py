@@ -78,7 +78,8 @@ def asked_for(answer: httpx.Response) -> list[tuple[str, str, str]]:
 
 def test_everything_of_today_unless_told(client: httpx.Client) -> None:
     now = today().isoformat()
-    wanted = [("coingecko", now, now), ("coinpaprika", now, now), ("csv_drops", "a/1.csv", "a/3.csv")]
+    vendors = ("coingecko", "coingecko_list", "coinpaprika", "coinpaprika_list")
+    wanted = [*((vendor, now, now) for vendor in vendors), ("csv_drops", "a/1.csv", "a/3.csv")]
     assert asked_for(client.post("/runs")) == wanted
     answer = client.post("/v1/runs", json={})
     assert asked_for(answer) == wanted
@@ -109,7 +110,7 @@ def test_nothing_that_there_is_not_reaches_dagster(client: httpx.Client) -> None
     cases: list[tuple[Any, str]] = [
         (
             {"sources": ["coingekko"]},
-            "sources: no coingekko; there are coingecko, coinpaprika, csv_a, csv_b, csv_drops",
+            "sources: no coingekko; there are coingecko, coingecko_list, coinpaprika, coinpaprika_list, csv_a, csv_b, csv_drops",
         ),
         ({"sources": []}, "sources"),
         ({"source": ["coingecko"]}, "source"),
@@ -285,7 +286,8 @@ def test_the_assets_and_how_they_are(client: httpx.Client, dagster: str) -> None
     vendors = [
         f"{name}/{part}" for name in ("coingecko", "coinpaprika", "csv_drops") for part in ("observations", "raw")
     ]
-    assert list(assets) == sorted(["coin_identity", "coins", *vendors, "unified_assets"])
+    lists = [f"{name}_list/{part}" for name in ("coingecko", "coinpaprika") for part in ("coins", "raw")]
+    assert list(assets) == sorted(["coin_identity", "coins", *vendors, *lists, "unified_assets"])
     assert assets["coingecko/observations"].depends_on == ["coingecko/raw"]
     assert {"coins", "coin_identity", "csv_drops/observations"} <= set(assets["unified_assets"].depends_on)
     partitions = {name: asset.partitions for name, asset in assets.items()}

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kasparro_pipeline.warehouse.tables import coin, coin_identity, observation, source_coin
+from kasparro_pipeline.warehouse.touched import Part
 from kasparro_pipeline.warehouse.unify import unify
 from kasparro_tests.components.world import World
 
@@ -38,7 +39,7 @@ def unified(world: World, *rows: dict[str, Any]) -> tuple[Decimal, str, list[str
             connection.execute(sa.insert(source_coin).values(**key, first_seen=DAY, last_seen=DAY))
             values = {"coin_id": "x", "method": "m", "confidence": 1, "evidence": ""}
             connection.execute(sa.insert(coin_identity).values(**key, **values))
-        (query,) = unify(DAY, DAY + timedelta(days=1), {"csv_a": 10, "csv_b": 20})
+        query = unify(Part(DAY.date(), DAY.date() + timedelta(days=1)), {"csv_a": 10, "csv_b": 20})
         (row,) = connection.execute(query).mappings()
         return row["price_usd"], row["price_source"], row["flags"]
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from kasparro_pipeline.components.api_parser import ApiParser
 from kasparro_pipeline.components.csv_source import CsvParser
-from kasparro_pipeline.components.observations import WRITTEN_BY, ObservationLoad, Parser
+from kasparro_pipeline.components.observations import COIN, WRITTEN_BY, ObservationLoad, Parser
 from kasparro_pipeline.components.source_run import SourceRun
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.io_managers.postgres import _merge_all
@@ -88,7 +88,7 @@ class World:
             load = ObservationLoad(deliveries, self.parser(source, deliveries), run).load()
             try:
                 with self.engine.begin() as connection:
-                    merge = Merge(connection, observation, group_by=WRITTEN_BY)
+                    merge = Merge(connection, observation, group_by=WRITTEN_BY, list_by=COIN)
                     _merge_all(connection, merge, load)
             except KasparroError as error:
                 assert load.on_error is not None

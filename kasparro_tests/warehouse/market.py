@@ -11,7 +11,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from kasparro_pipeline.warehouse.merge import Merge, Merged, Window
 from kasparro_pipeline.warehouse.tables import coin, coin_identity, observation, source_coin, unified_assets
-from kasparro_pipeline.warehouse.unify import RULE, record, rule_version, unify
+from kasparro_pipeline.warehouse.unification import Unification
+from kasparro_pipeline.warehouse.unify import RULE, rule_version
 
 PRIORITIES = {"coingecko": 10, "coinpaprika": 20, "csv_desk": 90}
 DAY = date(2026, 11, 10)
@@ -58,16 +59,16 @@ def observe(engine: sa.Engine, observations: Iterable[Said]) -> None:
             connection.execute(statement.on_conflict_do_update(index_elements=key, set_=changed), row)
 
 
-def unify_days(engine: sa.Engine, first: date = DAY, last: date = DAY) -> Merged:
+def unify_days(engine: sa.Engine, first: date = DAY, last: date = DAY, *, only_touched: bool = False) -> Merged:
     """Make the rows of these days, as the asset does it."""
-    start, end = at("00:00", first), at("00:00", last) + timedelta(days=1)
+    end = last + timedelta(days=1)
+    run = Unification(first, end, rule_version(PRIORITIES), PRIORITIES, "run-u", only_touched=only_touched)
     with engine.begin() as connection:
-        merge = Merge(connection, unified_assets, window=Window("day", first, end.date()), replace=True)
-        for frame in unify(start, end, PRIORITIES):
+        merge = Merge(connection, unified_assets, window=Window("day", first, end), replace=True)
+        for frame in run.frames(connection):
             merge.frame(frame)
-        merged = merge.finish()
-        version = rule_version(PRIORITIES)
-        record(connection, merged, start, end, version=version, priorities=PRIORITIES, run_id="run-u")
+        merged = merge.finish(run.windows())
+        run.commit(connection, merged)
         return merged
 
 
@@ -99,7 +100,7 @@ def why(engine: sa.Engine, day: date = DAY) -> dict[tuple[str, str, str], dict[s
     values = {
         "start": at("00:00", day),
         "end": at("00:00", day) + timedelta(days=1),
-        "coin_id": None,
+        "coin_ids": None,
         "sources": list(PRIORITIES),
         "priorities": list(PRIORITIES.values()),
     }

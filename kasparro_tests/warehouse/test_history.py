@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from kasparro_pipeline.warehouse.merge import Merge, Window
 from kasparro_pipeline.warehouse.retention import prune_unified_history
 from kasparro_pipeline.warehouse.tables import unified_assets, unified_assets_history, unified_change
-from kasparro_pipeline.warehouse.unify import record
+from kasparro_pipeline.warehouse.unification import Unification
 
 DAY = date(2026, 11, 1)
 COLUMNS = ["coin_id", "day", "price_usd", "source_count", "sources", "flags", "observed_at"]
@@ -39,8 +39,7 @@ def write(connection: sa.Connection, prices: dict[str, str]) -> None:
     merge = Merge(connection, unified_assets, window=window, replace=True)
     if prices:
         merge.frame(select_of(prices))
-    start = datetime.combine(DAY, time(), UTC)
-    record(connection, merge.finish(), start, start + timedelta(days=1), version="1", priorities={}, run_id="r")
+    Unification(DAY, DAY + timedelta(days=1), "1", {}, "r").commit(connection, merge.finish())
 
 
 def moment(engine: sa.Engine) -> datetime:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kasparro_pipeline.warehouse import frames
 from kasparro_pipeline.warehouse.merge import Merge, MergeError, UtcDay, Window, Written
-from kasparro_pipeline.warehouse.merge_sql import KeyRange, MergeSql, Target
+from kasparro_pipeline.warehouse.merge_sql import MAX_LISTED, KeyRange, MergeSql, Target
 from kasparro_tests.warehouse.things import counts, daily, merge, stored, thing, things
 
 JUNE = Window("day", date(2026, 6, 1), date(2026, 7, 1))
@@ -111,6 +111,14 @@ def test_written_rows_are_counted_by_group(shop: sa.Engine) -> None:
     assert merge(shop, frame, group_by=["kind"]).groups == {}
 
 
+def test_of_each_group_the_values_of_its_written_rows_are_told(shop: sa.Engine) -> None:
+    merge(shop, things(("a", 1, "1"), ("a", 2, "1")))
+    frames = things(("a", 1, "2"), ("a", 2, "1"), ("b", 7, "1")), things(("a", 3, "1"))
+    assert merge(shop, *frames, group_by=["kind"], list_by="no").listed == {("a",): {1, 3}, ("b",): {7}}
+    many = things(*(("c", n, "1") for n in range(MAX_LISTED + 1)), ("a", 1, "3"))
+    assert merge(shop, many, group_by=["kind"], list_by="no").listed == {("a",): {1}, ("c",): None}
+
+
 class TestSelect:
     def test_never_leaves_the_database(self, shop: sa.Engine) -> None:
         merge(shop, things(("a", 1, "1"), ("a", 2, "7")))
@@ -123,6 +131,16 @@ class TestSelect:
         text = sa.text("SELECT 'a' AS kind, 1 AS no, 1e-30 AS price").columns(thing.c.kind, thing.c.no, thing.c.price)
         assert counts(merge(shop, text)) == {"staged": 1, "inserted": 1}
         assert counts(merge(shop, text)) == {"staged": 1, "unchanged": 1}
+
+    def test_is_planned_for_its_own_parameters_however_often_it_comes(self, shop: sa.Engine) -> None:
+        merge(shop, things(*(("a", n, "1") for n in range(9))))
+        with shop.connect() as connection:
+            for no in range(14):
+                with connection.begin():
+                    Merge(connection, thing).frame(sa.select(thing.c.kind, thing.c.no).where(thing.c.no == no))
+            plans = sa.text("SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement ~ :like")
+            generic, custom = connection.execute(plans, {"like": "INSERT INTO kasparro_staging"}).one()
+        assert generic == 0 < custom
 
     @pytest.mark.parametrize("second", ["'a'", "NULL"])
     def test_a_key_twice_or_null_is_refused(self, shop: sa.Engine, second: str) -> None:
@@ -156,6 +174,19 @@ class TestWindow:
         assert merged.groups == {(date(2026, 6, day),): Written(deleted=1) for day in (1, 3, 5)}
         remaining = [day for (day,) in stored(shop, "day", table=daily)]
         assert remaining == [date(2026, 5, 31), date(2026, 6, 2), date(2026, 6, 4)]
+
+    def test_replace_looks_at_the_parts_that_the_frames_were_about(self, shop: sa.Engine) -> None:
+        merge(shop, _days(*(date(2026, 6, day) for day in range(1, 6))), table=daily)
+        parts = [
+            Window("day", date(2026, 6, 1), date(2026, 6, 3)),
+            Window("day", date(2026, 6, 3), date(2026, 6, 6), "day", (date(2026, 6, 5),)),
+        ]
+        with shop.begin() as connection:
+            merging = Merge(connection, daily, window=JUNE, replace=True)
+            merging.frame(_days(date(2026, 6, 2)))
+            assert counts(merging.finish(parts)) == {"staged": 1, "unchanged": 1, "deleted": 2}
+        remaining = [day for (day,) in stored(shop, "day", table=daily)]
+        assert remaining == [date(2026, 6, day) for day in (2, 3, 4)]
 
     def test_replacing_by_nothing_empties_the_window(self, shop: sa.Engine) -> None:
         merge(shop, _days(date(2026, 5, 31), date(2026, 6, 1)), table=daily)

@@ -7,11 +7,13 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from kasparro_pipeline.warehouse.rules import RULES, Rule, Violation, days_that_fail, look, remember
-from kasparro_pipeline.warehouse.tables import failed_check
-from kasparro_tests.warehouse.market import DAY, observe, said, unify_days
+from kasparro_pipeline.settings import settings
+from kasparro_pipeline.warehouse.rules import RULES, ChecksFailedError, Rule, Violation, days_that_fail, look, remember
+from kasparro_pipeline.warehouse.tables import failed_check, observation
+from kasparro_tests.warehouse.market import DAY, at, observe, rows, said, unify_days
 
 COINS = [f"coin-{n}" for n in range(12)]
+OF_DAY = observation.c.observed_at >= at("00:00")
 TOMORROW = datetime.now(UTC).date() + timedelta(days=1)
 
 
@@ -41,6 +43,17 @@ DELIVERY = (
     "INSERT INTO kasparro.delivery VALUES ('coingecko', '2026-11-10', 0, '2026-11-10T12:00:00Z', 'a', 'http://x', 1, "
     "true, 'run', '1', now(), 'run', 5, 1, 1, 1, 1)"
 )
+LISTS = "INSERT INTO kasparro.raw_payload VALUES ('coingecko', 'a', '', 0, now());" + "".join(
+    "INSERT INTO kasparro.delivery (source, partition, position, fetched_at, sha256, request, first_record, is_last, "
+    f"parser_version, records, inserted, updated, unchanged, quarantined) VALUES ('coingecko', '{day}', 0, "
+    f"'{day}T12:00:00Z', 'a', 'http://x', 1, true, '1', 1, 1, 0, 0, 0);"
+    for day in (DAY, DAY - timedelta(days=1))
+)
+"""The vendor's whole list was fetched on both days."""
+MANY = f"""
+INSERT INTO kasparro.unified_assets (coin_id, day, source_count, sources, flags, observed_at, price_spread_pct)
+SELECT 'many-' || n, '{DAY}', 2, '{{coingecko,coinpaprika}}', '{{}}', now(), 1 FROM generate_series(9, 99) n;
+"""
 BREACHES = {
     ("observation", "no_future_day"): (
         f"UPDATE kasparro.observation SET observed_at = '{TOMORROW}' WHERE source_coin_id = 'coin-3' "
@@ -71,14 +84,14 @@ BREACHES = {
         "1 rows, such as coin-3",
     ),
     ("unified_assets", "coin_count"): (
-        f"DELETE FROM kasparro.unified_assets WHERE day = '{DAY}' AND coin_id > 'coin-2'",
+        f"{LISTS}DELETE FROM kasparro.unified_assets WHERE day = '{DAY}' AND coin_id > 'coin-2'",
         DAY,
-        "5 coins after 12 the day before",
+        "5 coins of coingecko after 12 the day before",
     ),
     ("unified_assets", "sources_agree"): (
-        f"UPDATE kasparro.unified_assets SET flags = '{{wide_spread}}' WHERE day = '{DAY}' AND coin_id < 'coin-2'",
+        f"{MANY}UPDATE kasparro.unified_assets SET price_spread_pct = 20.1 WHERE day = '{DAY}' AND coin_id < 'many-6'",
         DAY,
-        "4 of 12 coins are flagged",
+        "62 of 103 coins have prices more than 20 % apart",
     ),
     **{
         (name, "keys_unique"): (
@@ -112,6 +125,43 @@ def test_a_breach_is_found(market: sa.Engine, broken: tuple[str, str]) -> None:
             assert look(connection, rules[broken], (DAY + timedelta(days=1), DAY + timedelta(days=9))) == []
         transaction.rollback()
     assert found(market) == {}
+
+
+def test_days_that_break_a_rule_are_not_made(market: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = rows(market)
+    with market.begin() as connection:
+        connection.exec_driver_sql(LISTS)
+        connection.execute(sa.delete(observation).where(observation.c.source_coin_id > "coin-2", OF_DAY))
+    with pytest.raises(
+        ChecksFailedError, match=f"not unified, checks failed: coin_count on {DAY}: 5 coins of coingecko"
+    ):
+        unify_days(market, DAY - timedelta(days=2), DAY)
+    assert rows(market) == before
+    unify_days(market, DAY - timedelta(days=2), DAY - timedelta(days=1))
+    monkeypatch.setenv("KASPARRO_CHECK_COIN_COUNT", "0.4")
+    settings.cache_clear()
+    unify_days(market)
+    settings.cache_clear()
+    assert len(rows(market)) == len(before) - 7
+
+
+@pytest.mark.parametrize("lists", [(), (DAY,), (DAY - timedelta(days=1),)], ids=["none", "today", "yesterday"])
+def test_fewer_coins_are_no_breach_unless_whole_lists_say_so(market: sa.Engine, lists: tuple[date, ...]) -> None:
+    """A file of a few coins, or a history of some, after a day with a vendor's whole list."""
+    with market.begin() as connection:
+        for statement in LISTS.split(";"):
+            if "raw_payload" in statement or any(f"'{day}'" in statement for day in lists):
+                connection.exec_driver_sql(statement)
+        connection.execute(sa.delete(observation).where(observation.c.source_coin_id > "coin-2", OF_DAY))
+    unify_days(market, DAY - timedelta(days=2), DAY)
+
+
+def test_more_coins_and_a_few_that_disagree_are_no_breach(market: sa.Engine) -> None:
+    with market.begin() as connection:
+        connection.exec_driver_sql(LISTS)
+    observe(market, [said("csv_desk", "900", source_coin_id=f"new-{n}") for n in range(50)])
+    observe(market, [said("coinpaprika", "900", source_coin_id=coin) for coin in COINS])
+    unify_days(market, DAY - timedelta(days=2), DAY)
 
 
 def test_what_was_found_is_remembered_until_it_is_gone(tables: sa.Engine) -> None:

@@ -52,7 +52,7 @@ def _coins(declared: dict[str, int], deps: list[dg.AssetDep]) -> dg.AssetsDefini
         matching = identify(named, rulings, source_priorities(declared), before)
 
         def before_commit(connection: sa.Connection, _: Merged) -> None:
-            store.after_identity(connection, before, matching.identities)
+            store.after_identity(connection, before, matching.identities, matching.reused)
             store.write_history(connection)
             store.write_review(connection, matching.open)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import distinct_on, insert
 from kasparro_pipeline.components.coin_list import list_name
 from kasparro_pipeline.identity.coins import Identity, Key, OpenPair, Quote, Ruling, SourceCoin
 from kasparro_pipeline.identity.contracts import Claim, evidence_of
-from kasparro_pipeline.warehouse.decisions import decisions, touch_coin
+from kasparro_pipeline.warehouse.decisions import decisions
 from kasparro_pipeline.warehouse.tables import (
     coin,
     coin_contract,
@@ -23,8 +23,10 @@ from kasparro_pipeline.warehouse.tables import (
     delivery,
     identity_review,
     observation,
+    reused_id,
     source_coin,
 )
+from kasparro_pipeline.warehouse.touched import touch_coin
 
 UNLISTED_AFTER_DAYS = 7
 """A vendor without a list that has not spoken of a coin for so long, while it spoke of others, does not list it any
@@ -108,14 +110,71 @@ def read_rulings(connection: sa.Connection) -> list[Ruling]:
     ]
 
 
-def after_identity(connection: sa.Connection, before: Mapping[Key, Identity], now: Iterable[Identity]) -> None:
-    """Touch the days of coins that became another one, and drop coins that are none any more."""
+def after_identity(
+    connection: sa.Connection,
+    before: Mapping[Key, Identity],
+    now: Iterable[Identity],
+    reused: Iterable[tuple[Key, Key]] = (),
+) -> None:
+    """Touch the days of coins that became another one, and drop coins that are none any more.
+
+    An id became another coin from its first observation under the new name on where it was `reused` (see `Matching`),
+    and else for all the past: then it was taken for the wrong one.
+    """
+    since = {key: _reuse(connection, key, stays) for key, stays in reused}
+    connection.execute(_VOID)
+    past: dict[Key, list[Key]] = {}
+    for row in connection.execute(sa.select(reused_id)):
+        past.setdefault((row.was_source, row.was_source_coin_id), []).append((row.source, row.source_coin_id))
     for identity in now:
-        old = before.get((identity.source, identity.source_coin_id))
+        key = (identity.source, identity.source_coin_id)
+        old = before.get(key)
         if old is not None and old.coin_id != identity.coin_id:
-            touch_coin(connection, old.coin_id, identity.source)
+            touch_coin(connection, old.coin_id, *key, since.get(key))
+            for was_of_it in past.get(key, ()):
+                touch_coin(connection, old.coin_id, *was_of_it)
     unused = ~sa.exists().where(coin_identity.c.coin_id == coin.c.coin_id)
     connection.execute(sa.delete(coin).where(unused))
+
+
+_VOID = sa.text(
+    """
+    DELETE FROM kasparro.reused_id AS r
+    USING kasparro.coin_identity AS i, kasparro.coin_identity AS w
+    WHERE i.source = r.source AND i.source_coin_id = r.source_coin_id
+      AND w.source = r.was_source AND w.source_coin_id = r.was_source_coin_id
+      AND i.coin_id = w.coin_id
+      AND r.until = (SELECT max(l.until) FROM kasparro.reused_id AS l
+                     WHERE l.source = r.source AND l.source_coin_id = r.source_coin_id)
+    """
+)
+"""An id that is again what it was before it was given away was never given away."""
+
+
+def _reuse(connection: sa.Connection, key: Key, stays: Key) -> datetime | None:
+    """Note that this id is another coin's now, and was what `stays` is until then; since when.
+
+    None: no observation with another name is kept, so there is no past that could stay.
+    """
+    ours = (observation.c.source == key[0], observation.c.source_coin_id == key[1])
+    name = sa.select(source_coin.c.name).where(source_coin.c.source == key[0], source_coin.c.source_coin_id == key[1])
+    last = sa.select(observation.c.observed_at).where(*ours, observation.c.name != name.scalar_subquery())
+    last = last.order_by(observation.c.observed_at.desc()).limit(1)
+    until: datetime | None = connection.scalar(
+        sa.select(sa.func.min(observation.c.observed_at)).where(
+            *ours, observation.c.observed_at > last.scalar_subquery()
+        )
+    )
+    if until is None:
+        return None
+    was = dict(zip(("was_source", "was_source_coin_id"), stays, strict=True))
+    on_us = (reused_id.c.was_source == key[0], reused_id.c.was_source_coin_id == key[1])
+    connection.execute(sa.update(reused_id).where(*on_us).values(was))
+    before = (reused_id.c.source == key[0], reused_id.c.source_coin_id == key[1])
+    since = connection.scalar(sa.select(sa.func.max(reused_id.c.until)).where(*before))
+    row = {"source": key[0], "source_coin_id": key[1], "until": until, **was}
+    connection.execute(sa.insert(reused_id).values(**row, since=since))
+    return until
 
 
 def write_history(connection: sa.Connection) -> None:

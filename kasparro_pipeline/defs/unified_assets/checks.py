@@ -43,6 +43,27 @@ def checks_of(table: sa.Table, asset_key: list[str], source: str = "%") -> dg.As
     return checks
 
 
+def report_failed(context: dg.AssetExecutionContext, table: sa.Table, found: Mapping[str, list[Violation]]) -> None:
+    """Tell, as the checks themselves would, what was found of the rows of `table` before they were written."""
+    days = _days(context.run.tags)
+    for rule in (rule for rule in rules_of(table) if rule.name in found):
+        with current_engine().begin() as connection:
+            asset_key = context.asset_key.to_user_string()
+            remember(connection, rule, found[rule.name], asset_key=asset_key, days=days, run_id=context.run.run_id)
+        told = _result(context.asset_key, rule, found[rule.name], days)
+        context.instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(
+                asset_key=context.asset_key,
+                check_name=rule.name,
+                passed=told.passed,
+                metadata=told.metadata,
+                severity=told.severity,
+                description=told.description,
+                blocking=rule.blocking,
+            )
+        )
+
+
 def _result(
     key: dg.AssetKey, rule: Rule, found: list[Violation], days: tuple[date, date] | None
 ) -> dg.AssetCheckResult:

@@ -1,10 +1,8 @@
 """From observations to one row per coin and day, and the sensor that runs it for the days touched."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
-import sqlalchemy as sa
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from kasparro_pipeline.components.all_sources import (
@@ -14,17 +12,20 @@ from kasparro_pipeline.components.all_sources import (
     source_priorities,
 )
 from kasparro_pipeline.components.column_lineage import lineage_metadata, unified_origins
-from kasparro_pipeline.components.partitions import daily, day_ranges, today
-from kasparro_pipeline.defs.unified_assets.checks import checks_of
+from kasparro_pipeline.components.partitions import ONLY_TOUCHED, daily, day_ranges, today
+from kasparro_pipeline.defs.unified_assets.checks import checks_of, report_failed
 from kasparro_pipeline.io_managers.postgres import PARTITION_COLUMN, REPLACE, TABLE, Load
 from kasparro_pipeline.ranges import range_tags
 from kasparro_pipeline.warehouse.database import current_engine
-from kasparro_pipeline.warehouse.merge import Merged
-from kasparro_pipeline.warehouse.rules import days_that_fail
-from kasparro_pipeline.warehouse.tables import coin, coin_identity, observation, touched_day, unified_assets
-from kasparro_pipeline.warehouse.unify import due_days, record, rule_version, unify
+from kasparro_pipeline.warehouse.rules import ChecksFailedError, days_that_fail
+from kasparro_pipeline.warehouse.tables import coin, coin_identity, observation, unified_assets
+from kasparro_pipeline.warehouse.touched import due_days
+from kasparro_pipeline.warehouse.unification import Unification
+from kasparro_pipeline.warehouse.unify import rule_version
 
 JOB = "unify"
+ONLY_WHAT_IS_DUE = {ONLY_TOUCHED: "true"}
+"""Tags of a run for `touched_ranges`."""
 RETRY_AFTER = timedelta(minutes=5)
 """After a failed run the sensor waits this long before it starts the next."""
 
@@ -79,14 +80,20 @@ def _unified_assets(priorities: dict[str, int], deps: list[dg.AssetDep]) -> dg.A
     )
     def unified(context: dg.AssetExecutionContext) -> dg.Output[Load]:
         start, end = context.partition_time_window
-        seen = _touched_between(start, end)
-        of_sources = source_priorities(priorities)
+        run = Unification(
+            start.date(),
+            end.date(),
+            version,
+            source_priorities(priorities),
+            context.run.run_id,
+            only_touched=ONLY_TOUCHED in context.run.tags,
+        )
 
-        def before_commit(connection: sa.Connection, merged: Merged) -> None:
-            connection.execute(sa.delete(touched_day).where(touched_day.c.id.in_(seen)))
-            record(connection, merged, start, end, version=version, priorities=of_sources, run_id=context.run.run_id)
+        def failed(error: BaseException) -> None:
+            if isinstance(error, ChecksFailedError):
+                report_failed(context, unified_assets, error.found)
 
-        return dg.Output(Load(unify(start, end, of_sources), before_commit=before_commit))
+        return dg.Output(Load(run.frames, before_commit=run.commit, parts=run.windows, on_error=failed))
 
     return unified
 
@@ -111,7 +118,9 @@ def _touched_days(job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
         ranges = touched_ranges()
         if not ranges:
             return dg.SensorResult(skip_reason="no day was touched")
-        return dg.SensorResult(run_requests=[dg.RunRequest(tags=range_tags(*pair)) for pair in ranges])
+        return dg.SensorResult(
+            run_requests=[dg.RunRequest(tags=range_tags(*pair) | ONLY_WHAT_IS_DUE) for pair in ranges]
+        )
 
     return touched_days
 
@@ -127,10 +136,3 @@ def touched_ranges() -> list[tuple[str, str]]:
     ranges = day_ranges([day for day in days if day not in failing], apart=failing)
     ranges += [(day, day) for day in days if day in failing]
     return [(first.isoformat(), last.isoformat()) for first, last in ranges]
-
-
-def _touched_between(start: datetime, end: datetime) -> Sequence[int]:
-    """Ids of what is to be done for these days; what is touched from now on stays for the next run."""
-    query = sa.select(touched_day.c.id).where(touched_day.c.day >= start.date(), touched_day.c.day < end.date())
-    with current_engine().connect() as connection:
-        return connection.scalars(query).all()
