@@ -110,7 +110,8 @@ def test_nothing_that_there_is_not_reaches_dagster(client: httpx.Client) -> None
     cases: list[tuple[Any, str]] = [
         (
             {"sources": ["coingekko"]},
-            "sources: no coingekko; there are coingecko, coingecko_list, coinpaprika, coinpaprika_list, csv_a, csv_b, csv_drops",
+            "sources: no coingekko; there are coingecko, coingecko_list, coinpaprika, coinpaprika_list, csv_a, csv_b, "
+            "csv_drops",
         ),
         ({"sources": []}, "sources"),
         ({"source": ["coingecko"]}, "source"),
