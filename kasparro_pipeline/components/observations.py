@@ -277,8 +277,7 @@ class ObservationLoad:
         told = [(account, one.records.quarantined) for account, one in found if not one.keeps_quarantine]
         write_quarantine(connection, told, self._run.run_id)
         self._coins.add(connection, _observations(self._being_merged))
-        for (day, source, _), coins in merged.listed.items():
-            self._touched.add(source, {day: coins})
+        self._touched.add_written(merged.listed)
         self._being_merged = []
 
     def _before_commit(self, connection: sa.Connection, _: Merged) -> None:

@@ -123,6 +123,7 @@ HAVING count(*) > 0""",
         """
 SELECT day, count(*) || ' rows, such as ' || min(coin_id) FROM kasparro.unified_assets
 WHERE day > (now() AT TIME ZONE 'UTC')::date GROUP BY day""",
+        blocking=True,
     ),
     Rule(
         unified_assets,
@@ -133,6 +134,7 @@ SELECT day, count(*) || ' rows, such as ' || min(coin_id) FROM kasparro.unified_
 WHERE day >= :start AND day < :end AND (price_usd > 0) IS NOT TRUE
   AND NOT flags && ARRAY['no_price', 'price_not_positive'] COLLATE "C"
 GROUP BY day""",
+        blocking=True,
     ),
     Rule(
         unified_assets,
@@ -142,6 +144,7 @@ GROUP BY day""",
 SELECT day, count(*) || ' rows, such as ' || min(coin_id) FROM kasparro.unified_assets
 WHERE day >= :start AND day < :end AND coin_id NOT IN (SELECT c.coin_id FROM kasparro.coin AS c)
 GROUP BY day""",
+        blocking=True,
     ),
     Rule(
         unified_assets,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -36,6 +37,11 @@ class Touched:
                 known |= set(more or ())
                 if more is None or len(known) > MAX_COINS:
                     self._coins[day, source] = None
+
+    def add_written(self, listed: Mapping[tuple[Any, ...], Collection[str] | None]) -> None:
+        """What a merge has written: coins (None: very many) by day, source, and whatever else it counts by."""
+        for (day, source, *_), coins in listed.items():
+            self.add(source, {day: coins})
 
     def write(self, connection: sa.Connection) -> None:
         """Say that `unified_assets` has to be made again for these."""

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
-from kasparro_pipeline.components.observations import BY_DAY, COIN
+from kasparro_pipeline.components.observations import COIN, WRITTEN_BY
 from kasparro_pipeline.components.partitions import day_ranges
 from kasparro_pipeline.defs.coins import store
-from kasparro_pipeline.warehouse.merge import Merge
+from kasparro_pipeline.warehouse.merge import Merge, UtcDay
 from kasparro_pipeline.warehouse.merge_sql import MAX_LISTED
 from kasparro_pipeline.warehouse.tables import coin, coin_identity, observation, touched_day, unified_assets
 from kasparro_pipeline.warehouse.touched import MAX_COINS, Part, Touched, due_days, parts
@@ -29,8 +29,8 @@ def load(engine: sa.Engine, *observations: Said) -> None:
     with engine.begin() as connection:
         for source in {one["source"] for one in observations}:
             frame = pd.DataFrame([dict(one) for one in observations if one["source"] == source], dtype=object)
-            merged = Merge(connection, observation, group_by=BY_DAY, list_by=COIN).frame(frame)
-            touched.add(source, merged.listed)
+            merged = Merge(connection, observation, group_by=WRITTEN_BY, list_by=COIN).frame(frame)
+            touched.add_written(merged.listed)
         touched.write(connection)
 
 
@@ -187,8 +187,8 @@ def test_so_many_rows_of_a_day_are_not_told_one_by_one(tables: sa.Engine) -> Non
         dtype=object,
     )
     with tables.begin() as connection:
-        merged = Merge(connection, observation, group_by=BY_DAY, list_by=COIN).frame(frame)
-    assert merged.listed == {DAYS[0]: None, DAYS[1]: {"a"}}
+        merged = Merge(connection, observation, group_by=[UtcDay("observed_at")], list_by=COIN).frame(frame)
+    assert merged.listed == {(DAYS[0],): None, (DAYS[1],): {"a"}}
 
 
 def test_a_day_of_another_rule_is_made_whole(tables: sa.Engine) -> None:
