@@ -37,11 +37,11 @@ export async function oddities() {
   const counting = { count: "exact", limit: 1 };
   const [quarantine, ...drift] = await Promise.all([
     ask("quarantine", counting),
-    ...Object.keys(SEVERITIES).map((severity) => ask("drift", { ...counting, severity })),
+    ...Object.keys(SEVERITIES).map((severity) => ask("drift", { ...counting, severity, status: "open" })),
   ]);
   const newest = quarantine.data[0];
   const changes = Object.entries(SEVERITIES).map(([severity, where], n) => (
-    tile(drift[n].metadata.total, "change", where, `drift?severity=${severity}`, last(drift[n].data[0]))
+    tile(drift[n].metadata.total, "change", where, `drift?status=open&severity=${severity}`, last(drift[n].data[0]))
   ));
   return el("ul", { class: "tiles" },
     tile(quarantine.metadata.total, "record", "in quarantine", "quarantine",

@@ -151,7 +151,9 @@ def test_sources_quarantine_and_drift_are_told(market: sa.Engine, service: httpx
     told = {"reason": "price_usd: no number", "record": "x", "parser_version": "1"}
     insert(market, quarantine, [{**record, **told, "position": n} for n in (1, 2)])
     seen = {"scope": "", "kind": "missing", "first_seen": at(), "last_seen": at(), "payload_sha256": SHA256}
-    insert(market, drift, [{"source": "coingecko", "path": "price", "severity": "error", "detail": "gone", **seen}])
+    gone = {"source": "coingecko", "severity": "error", "detail": "gone", **seen}
+    closed = {**gone, "path": "cap", "resolved_at": at()}  # it is there again, and nobody's concern
+    insert(market, drift, [{**gone, "path": "price", "resolved_at": None}, closed])
     page = opened(service)
     expect(page.get_by_role("row", name="csv_desk")).to_contain_text("failed: a.csv: binary_file")
     expect(page.get_by_role("status").filter(has_text="degraded")).to_be_visible()
