@@ -10,10 +10,13 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
-from kasparro_pipeline.settings import settings
+from kasparro_pipeline.settings import Settings, settings
 from kasparro_pipeline.warehouse.database import DRIVER, create_engine
 from kasparro_pipeline.warehouse.embedded import EmbeddedPostgres
 from kasparro_pipeline.warehouse.migrate import migrate
+
+for _name in Settings.model_fields.keys() - {"postgres_bin"}:  # the tests are not about who runs them
+    os.environ.pop(f"KASPARRO_{_name}".upper(), None)
 
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
 
