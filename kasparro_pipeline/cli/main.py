@@ -15,11 +15,13 @@ from typing import Annotated
 import httpx
 import typer
 from pydantic import ValidationError
+from rich.markup import escape
 from rich.table import Table
 
 from kasparro_pipeline.cli import backups, csv_files, identity, keys, quarantine
 from kasparro_pipeline.cli.loading import finish, show_report, with_progress
 from kasparro_pipeline.cli.show import console, table
+from kasparro_pipeline.doctor import examine
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.services import local_url
 from kasparro_pipeline.settings import Settings, settings
@@ -113,6 +115,20 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
             services.add_row(state.name, state.state.lower(), str(state.pid or ""), uptime)
         console.print(services)
     raise typer.Exit(any(state.state != "RUNNING" for state in states))
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Look for what may be wrong, and say what to do; changes nothing; exit code 1 when something is wrong."""
+    findings = []
+    for finding in examine(settings()):
+        findings.append(finding)
+        if not as_json:
+            sign = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[yellow]-[/]"}[finding.ok]
+            console.print(f"{sign} {finding.check}: {escape(finding.detail)}", soft_wrap=True)
+    if as_json:
+        sys.stdout.write(json.dumps([asdict(finding) for finding in findings], indent=2) + "\n")
+    raise typer.Exit(any(finding.ok is False for finding in findings))
 
 
 @app.command()
