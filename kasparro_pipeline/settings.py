@@ -65,8 +65,14 @@ class Settings(BaseSettings):
     vendors: Literal["simulator", "live"] = "simulator"
     first_day: date = date(2009, 1, 3)
     """First day of every partitioned asset; an observation of an earlier day is quarantined."""
-    history_days: int = Field(default=365, ge=1)
-    """So long `kasparro prune` keeps what `unified_assets` said and no longer says, for ``as_of``."""
+    history_days: int = Field(default=0, ge=0)
+    """So long what `unified_assets` said and no longer says is kept, for ``as_of``; 0, here and below: for good."""
+    payload_days: int = Field(default=0, ge=0)
+    """So long payloads are kept that nothing needs any more."""
+    event_days: int = Field(default=90, ge=0)
+    """So long Dagster keeps the log lines and steps of a run; what was materialized and checked stays."""
+    run_days: int = Field(default=0, ge=0)
+    """So long Dagster keeps runs, except those that a partition's newest materialization is of."""
 
     @field_validator("home", "drop_dir")
     @classmethod

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import httpx
@@ -28,7 +28,6 @@ from kasparro_pipeline.settings import Settings, settings
 from kasparro_pipeline.simulator.drops import write_today
 from kasparro_pipeline.stack import Stack, enter
 from kasparro_pipeline.warehouse.database import current_engine
-from kasparro_pipeline.warehouse.retention import prune_unified_history
 
 app = typer.Typer(
     help="One table of crypto market data you can trust.",
@@ -90,16 +89,19 @@ def reprocess(as_json: Annotated[bool, typer.Option("--json", help="For programs
 
 @app.command()
 def prune(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """Remove superseded rows of unified_assets that are older than KASPARRO_HISTORY_DAYS."""
+    """Remove what is older than the KASPARRO_HISTORY_DAYS, _PAYLOAD_DAYS, _EVENT_DAYS and _RUN_DAYS say."""
     chosen = settings()
     enter(chosen)
-    before = datetime.now(UTC) - timedelta(days=chosen.history_days)
-    removed = prune_unified_history(current_engine(), before)
+    import dagster as dg  # noqa: PLC0415 - takes seconds
+
+    from kasparro_pipeline import retention  # noqa: PLC0415
+
+    with dg.DagsterInstance.get() as instance:
+        removed = retention.prune(current_engine(), instance, chosen).as_dict()
     if as_json:
-        told = {"kept_since": before.isoformat(), "removed": {"unified_assets_history": removed}}
-        sys.stdout.write(json.dumps(told, indent=2) + "\n")
+        sys.stdout.write(json.dumps({"removed": removed}, indent=2) + "\n")
     else:
-        console.print(f"unified_assets_history: {removed:,} rows removed, kept since {before:%Y-%m-%d %H:%M} UTC")
+        console.print("removed: " + ", ".join(f"{name} {rows:,}" for name, rows in removed.items()))
 
 
 @app.command()
