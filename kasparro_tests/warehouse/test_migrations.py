@@ -100,6 +100,7 @@ def test_a_filled_database_of_any_version_comes_forward_and_goes_back(server: sa
             assert made(connection) == declared()
             assert empty_ones(connection, before) == set()
             fill(connection)
+        with engine.begin() as connection:
             config.attributes["connection"] = connection
             command.downgrade(config, revision)
             assert {*made(connection), "alembic_version"} == before
