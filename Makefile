@@ -29,7 +29,7 @@ chaos: $(INSTALLED) ## Kill loads and the database KILLS times (500), and compar
 
 lint: $(INSTALLED) ## Check style, format and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
-	@$(BIN)/hadolint Dockerfile && $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	@$(BIN)/hadolint Dockerfile && $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/*/docker-compose.yml
 	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 
 bench: $(INSTALLED) ## Measure loading, serving and identity
