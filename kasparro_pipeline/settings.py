@@ -67,8 +67,24 @@ class Settings(BaseSettings):
     vendors: Literal["simulator", "live"] = "simulator"
     first_day: date = date(2009, 1, 3)
     """First day of every partitioned asset; an observation of an earlier day is quarantined."""
-    history_days: int = Field(default=365, ge=1)
-    """So long `kasparro prune` keeps what `unified_assets` said and no longer says, for ``as_of``."""
+    history_days: int = Field(default=0, ge=0)
+    """So long what `unified_assets` said and no longer says is kept, for ``as_of``; 0, here and below: for good."""
+    payload_days: int = Field(default=0, ge=0)
+    """So long payloads are kept that nothing needs any more."""
+    event_days: int = Field(default=90, ge=0)
+    """So long Dagster keeps the log lines and steps of a run; what was materialized and checked stays."""
+    run_days: int = Field(default=0, ge=0)
+    """So long Dagster keeps runs, except those that a partition's newest materialization is of."""
+
+    run_launcher: Literal["default", "celery", "docker", "k8s"] = "default"
+    """Where Dagster's runs run: in processes of this machine, on Celery's workers, in a container or a pod each."""
+    celery_broker: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    image: str | None = None
+    """The image in which a run runs, where it is a container or a pod."""
+    docker_network: str | None = None
+    docker_volumes: str = ""
+    """What a run's container has mounted, as ``/on/the/host:/drops:ro``, commas between."""
+    k8s_namespace: str = "default"
 
     check_coin_count: float = Field(default=0.5, ge=0, le=1)
     """A day on which a vendor's list has less than so much of the coins of the day before is not unified; 0: it is."""

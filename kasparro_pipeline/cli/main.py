@@ -9,24 +9,25 @@ import json
 import os
 import sys
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import httpx
 import typer
 from pydantic import ValidationError
+from rich.markup import escape
 from rich.table import Table
 
-from kasparro_pipeline.cli import csv_files, identity, keys, quarantine
+from kasparro_pipeline.cli import backups, csv_files, identity, keys, quarantine
 from kasparro_pipeline.cli.loading import finish, show_report, with_progress
 from kasparro_pipeline.cli.show import console, table
+from kasparro_pipeline.doctor import examine
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.services import local_url
 from kasparro_pipeline.settings import Settings, settings
 from kasparro_pipeline.simulator.drops import write_today
 from kasparro_pipeline.stack import Stack, enter
 from kasparro_pipeline.warehouse.database import current_engine
-from kasparro_pipeline.warehouse.retention import prune_unified_history
 
 app = typer.Typer(
     help="One table of crypto market data you can trust.",
@@ -36,6 +37,8 @@ app = typer.Typer(
 )
 for _group in (csv_files, identity, keys, quarantine):
     app.add_typer(_group.app, name=_group.__name__.rpartition(".")[2].removesuffix("_files"))
+for _command in (backups.backup, backups.restore):
+    app.command()(_command)
 _SHOWN_COLUMNS = ("day", "coin_id", "symbol", "price_usd", "market_cap_usd", "source_count")
 
 
@@ -86,16 +89,19 @@ def reprocess(as_json: Annotated[bool, typer.Option("--json", help="For programs
 
 @app.command()
 def prune(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """Remove superseded rows of unified_assets that are older than KASPARRO_HISTORY_DAYS."""
+    """Remove what is older than the KASPARRO_HISTORY_DAYS, _PAYLOAD_DAYS, _EVENT_DAYS and _RUN_DAYS say."""
     chosen = settings()
     enter(chosen)
-    before = datetime.now(UTC) - timedelta(days=chosen.history_days)
-    removed = prune_unified_history(current_engine(), before)
+    import dagster as dg  # noqa: PLC0415 - takes seconds
+
+    from kasparro_pipeline import retention  # noqa: PLC0415
+
+    with dg.DagsterInstance.get() as instance:
+        removed = retention.prune(current_engine(), instance, chosen).as_dict()
     if as_json:
-        told = {"kept_since": before.isoformat(), "removed": {"unified_assets_history": removed}}
-        sys.stdout.write(json.dumps(told, indent=2) + "\n")
+        sys.stdout.write(json.dumps({"removed": removed}, indent=2) + "\n")
     else:
-        console.print(f"unified_assets_history: {removed:,} rows removed, kept since {before:%Y-%m-%d %H:%M} UTC")
+        console.print("removed: " + ", ".join(f"{name} {rows:,}" for name, rows in removed.items()))
 
 
 @app.command()
@@ -111,6 +117,20 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
             services.add_row(state.name, state.state.lower(), str(state.pid or ""), uptime)
         console.print(services)
     raise typer.Exit(any(state.state != "RUNNING" for state in states))
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Look for what may be wrong, and say what to do; changes nothing; exit code 1 when something is wrong."""
+    findings = []
+    for finding in examine(settings()):
+        findings.append(finding)
+        if not as_json:
+            sign = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[yellow]-[/]"}[finding.ok]
+            console.print(f"{sign} {finding.check}: {escape(finding.detail)}", soft_wrap=True)
+    if as_json:
+        sys.stdout.write(json.dumps([asdict(finding) for finding in findings], indent=2) + "\n")
+    raise typer.Exit(any(finding.ok is False for finding in findings))
 
 
 @app.command()

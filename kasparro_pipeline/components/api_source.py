@@ -202,6 +202,10 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
         """The vendor's list as a source."""
         return ListSource(self.source, self.coin_list, lambda: self._vendor(settings())) if self.coin_list else None
 
+    def address(self, chosen: Settings) -> str:
+        """Where the vendor, or the simulator in its place, is asked."""
+        return self._vendor(chosen).base_url
+
     @property
     def vendor_fields(self) -> dict[str, list[str]]:
         """Where in an answer each column comes from, such as ``data[].quotes.USD.price``."""

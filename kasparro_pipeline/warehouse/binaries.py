@@ -88,6 +88,34 @@ def find_binaries(named: Path | None = None) -> Binaries:
     return usable[0]
 
 
+def find_client(server_major: int, named: Path | None = None) -> Path:
+    """The folder of ``pg_dump``, ``pg_restore`` and ``psql`` that fit a server of this major version.
+
+    Raises:
+        KasparroError: there is none that is as new as the server.
+    """
+    on_path = shutil.which("pg_dump")
+    folders = [named] if named else [*(b.folder for b in _installed()), *([Path(on_path).parent] if on_path else [])]
+    found = [version for folder in folders if (version := _client_version(folder)) is not None]
+    usable = [folder for major, folder in found if major >= server_major]
+    if not usable:
+        there_is = f"pg_dump here is {max(found)[0]}" if found else "there is no pg_dump here"
+        raise KasparroError(
+            f"{there_is}, the server PostgreSQL {server_major}; let KASPARRO_POSTGRES_BIN name the folder of a pg_dump "
+            f"of version {server_major} or newer"
+        )
+    return usable[0]
+
+
+def _client_version(folder: Path) -> tuple[int, Path] | None:
+    """The major version of the ``pg_dump`` in `folder`; None where there is none that runs."""
+    try:
+        answer = subprocess.run([folder / "pg_dump", "--version"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return int(re.findall(r"\d+", answer.stdout)[0]), folder
+
+
 def in_wheel(binaries: Binaries) -> bool:
     """Whether `binaries` came with the wheel, so that they may be copied elsewhere and still run."""
     return _WHEEL in binaries.folder.parts

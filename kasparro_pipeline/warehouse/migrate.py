@@ -7,11 +7,12 @@ from pathlib import Path
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from kasparro_pipeline.warehouse.tables import SCHEMA
 
 DAGSTER_SCHEMA = "dagster"
-_LOCK = 0x6B617370_6D696772  # one migration at a time, whoever starts it
+LOCK = 0x6B617370_6D696772  # one migration at a time, whoever starts it
 
 
 def migrate(engine: sa.Engine, revision: str = "head") -> None:
@@ -19,11 +20,21 @@ def migrate(engine: sa.Engine, revision: str = "head") -> None:
 
     Safe to call from several processes at once: one runs, the others wait and find nothing to do.
     """
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config = _config()
     with engine.begin() as connection:
-        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         for schema in (SCHEMA, DAGSTER_SCHEMA):
             connection.execute(sa.schema.CreateSchema(schema, if_not_exists=True))
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
+
+
+def revisions() -> list[str]:
+    """The names of all migrations there are, newest first."""
+    return [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()]
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config

@@ -1,4 +1,4 @@
-"""How long the past is kept: what superseded rows there are, and removing those that are old enough."""
+"""How long the past is kept: superseded rows, payloads that nothing needs, and removing those that are old enough."""
 
 from __future__ import annotations
 
@@ -29,3 +29,76 @@ def prune_unified_history(engine: sa.Engine, before: datetime) -> int:
         removed = connection.execute(old).rowcount
         connection.execute(sa.delete(unified_change).where(unified_change.c.committed_at <= before))
     return removed
+
+
+def prune_payloads(engine: sa.Engine, before: datetime) -> int:
+    """Remove what was delivered before the moment `before` (aware), and nothing needs any more; the number of payloads.
+
+    Needed is what an observation, a quarantined record, a drift or a coin's listing comes from; what says that a row
+    was withdrawn or unlisted; what was not parsed yet; of each file the newest delivery, of each other source that of
+    its last day; and what lies, in time and in what it tells of, after something that stays. So parsing again whatever
+    stays gives the same rows. Loads wait meanwhile.
+    """
+    with engine.begin() as connection:
+        # Readers too: a load that has just found a payload known would deliver it again while it is removed.
+        connection.exec_driver_sql("LOCK TABLE kasparro.raw_payload IN ACCESS EXCLUSIVE MODE")
+        connection.execute(sa.text(_FIND_OLD), {"before": before})
+        connection.exec_driver_sql("ANALYZE old")
+        while sum(connection.exec_driver_sql(statement).rowcount for statement in _NEEDED_BY_WHAT_STAYS):
+            pass
+        connection.exec_driver_sql(
+            "DELETE FROM kasparro.delivery AS d USING old WHERE (d.source, d.partition, d.position, d.fetched_at) = "
+            "(old.source, old.partition, old.position, old.fetched_at)"
+        )
+        return connection.exec_driver_sql(
+            "DELETE FROM kasparro.raw_payload AS r USING (SELECT DISTINCT source, sha256 FROM old) AS o "
+            "WHERE r.source = o.source AND r.sha256 = o.sha256 AND NOT EXISTS ("
+            "SELECT FROM kasparro.delivery AS d WHERE d.source = r.source AND d.sha256 = r.sha256)"
+        ).rowcount
+
+
+_FIND_OLD = r"""
+CREATE TEMPORARY TABLE old ON COMMIT DROP AS
+WITH needed AS (
+    SELECT source, payload_sha256 AS sha256 FROM kasparro.quarantine
+    UNION SELECT source, payload_sha256 FROM kasparro.drift
+    UNION SELECT source, sha256 FROM kasparro.vendor_answer
+    UNION SELECT source || '_list', payload_sha256 FROM kasparro.coin_listing
+    UNION SELECT source || '_list', payload_sha256 FROM kasparro.coin_contract
+), needed_at AS (
+    SELECT source, withdrawn_at AS fetched_at FROM kasparro.observation WHERE withdrawn_at IS NOT NULL
+    UNION SELECT source || '_list', unnest(ARRAY[first_listed_at, unlisted_at]) FROM kasparro.coin_listing
+    UNION SELECT source || '_list', unnest(ARRAY[first_listed_at, unlisted_at]) FROM kasparro.coin_contract
+), newest AS (
+    SELECT source, CASE WHEN source LIKE 'csv\_%' THEN partition END AS file, max(fetched_at) AS fetched_at
+    FROM kasparro.delivery GROUP BY 1, 2
+)
+SELECT d.source, d.partition, d.position, d.fetched_at, d.sha256, n.file IS NOT NULL AS is_file,
+       coalesce(d.first_observed_at, '-infinity') AS first_at, coalesce(d.last_observed_at, 'infinity') AS last_at
+FROM kasparro.delivery AS d
+JOIN newest AS n ON n.source = d.source AND coalesce(n.file = d.partition, true)
+WHERE d.fetched_at < :before AND d.parser_version IS NOT NULL
+  AND d.fetched_at < n.fetched_at - CASE WHEN n.file IS NULL THEN interval '1 day' ELSE interval '0' END
+  AND NOT EXISTS (SELECT FROM needed WHERE needed.source = d.source AND needed.sha256 = d.sha256)
+  AND NOT EXISTS (
+      SELECT FROM kasparro.observation AS o
+      WHERE o.source = d.source AND o.payload_sha256 = d.sha256 AND o.fetched_at = d.fetched_at
+  )
+  AND NOT EXISTS (SELECT FROM needed_at AS a WHERE a.source = d.source AND a.fetched_at = d.fetched_at)
+"""
+
+_STAYS = (
+    "NOT EXISTS (SELECT FROM old AS o WHERE (o.source, o.partition, o.position, o.fetched_at) = "
+    "(d.source, d.partition, d.position, d.fetched_at))"
+)
+_NEEDED_BY_WHAT_STAYS = (
+    # another block of the same file
+    "DELETE FROM old USING kasparro.delivery AS d WHERE is_file AND d.source = old.source "  # noqa: S608
+    f"AND d.partition = old.partition AND d.fetched_at = old.fetched_at AND {_STAYS}",
+    # an earlier word on the same times: parsed again, it would seem never to have been contradicted
+    "DELETE FROM old USING kasparro.delivery AS d "  # noqa: S608
+    r"WHERE old.source NOT LIKE '%%\_list' AND d.source = old.source "
+    "AND (d.fetched_at, d.partition, d.position) < (old.fetched_at, old.partition, old.position) "
+    "AND d.records > d.quarantined AND coalesce(d.first_observed_at, '-infinity') <= old.last_at "
+    f"AND coalesce(d.last_observed_at, 'infinity') >= old.first_at AND {_STAYS}",
+)

@@ -25,6 +25,16 @@ END $$
 VERSIONS = f"SELECT part, string_agg(id::text, '.' ORDER BY id) FROM {SCHEMA}.data_version GROUP BY part"  # noqa: S608
 """The version of every table that was ever written to, as pairs."""
 
+RENEW = f"""
+SELECT setval(pg_get_serial_sequence('{SCHEMA}.data_version', 'id'),
+    greatest(max(id), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)) FROM {SCHEMA}.data_version;
+UPDATE {SCHEMA}.data_version SET id = DEFAULT
+"""  # noqa: S608
+"""Makes every version one that never was: a restored table of numbers would give some of them a second time.
+
+No statement takes less than a microsecond, so the clock is ahead of all ids that the database before had given out.
+"""
+
 
 def trigger(table: str) -> str:
     """The statement that makes every write to `table`, named without its schema, a new version."""

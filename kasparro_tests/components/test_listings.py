@@ -16,6 +16,7 @@ from kasparro_pipeline.io_managers.postgres import _merge_all
 from kasparro_pipeline.io_managers.raw_payload import Deliveries, _keep
 from kasparro_pipeline.sources.records import Checkpoint, Payload
 from kasparro_pipeline.warehouse.merge import Merge
+from kasparro_pipeline.warehouse.retention import prune_payloads
 from kasparro_pipeline.warehouse.tables import coin_contract, coin_listing, delivery, quarantine, touched_day
 from kasparro_tests.components.world import World, minute
 
@@ -165,3 +166,24 @@ def test_another_parser_reads_what_is_kept_again(world: World) -> None:
     parse(world, by_title)
     assert {name: row[0] for name, row in listed(world).items()} == {"a": "Alpha", "b": "Best"}
     assert [account(world, number) for number in range(2)] == [(2, 0, 0, 2, 0), (2, 0, 2, 0, 0)]
+
+
+def test_of_old_lists_only_those_are_forgotten_that_said_nothing_new(world: World) -> None:
+    all_there = [coin("a", platforms={"ethereum": "0xA"}), coin("b"), coin("c")]
+    same = [{**row, "rank": 1} for row in all_there]
+    days = [144 * day for day in range(6)]
+    gone = [row for row in same if row["id"] != "b"]
+    for number, records in zip(
+        days, [all_there, same, gone, [{**row, "rank": 2} for row in gone], gone, same], strict=True
+    ):
+        keep(world, records, number)
+        parse(world)
+    before, contracts = listed(world), addresses(world)
+    stored = world.rows(sa.select(sa.func.count()).select_from(delivery))
+    assert prune_payloads(world.engine, minute(days[-1])) == 1  # the fourth; the third's bytes came once more
+    assert world.rows(sa.select(sa.func.count()).select_from(delivery)) < stored
+    assert (listed(world), addresses(world)) == (before, contracts)
+    with world.engine.begin() as connection:
+        connection.execute(sa.update(delivery).values(parser_version=None))
+    parse(world)
+    assert (listed(world), addresses(world)) == (before, contracts)

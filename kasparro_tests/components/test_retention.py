@@ -1,0 +1,81 @@
+"""What is forgotten is needed by nothing: parsing again what stays gives the same tables."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kasparro_pipeline.sources.records import Payload
+from kasparro_pipeline.warehouse.retention import prune_payloads
+from kasparro_pipeline.warehouse.tables import delivery, raw_payload
+from kasparro_tests.components.test_any_order import QUICK, TIMES, deliveries_of_api, deliveries_of_files
+from kasparro_tests.components.world import HEADER, START, World, csv_payloads, json_payload, minute
+
+
+def parse_all_again(world: World) -> None:
+    with world.engine.begin() as connection:
+        kept = connection.execute(sa.select(delivery.c.source, delivery.c.partition).distinct()).all()
+        connection.execute(sa.update(delivery).values(parser_version=None))
+    world.parse({row.source for row in kept}, {row.partition for row in kept})
+
+
+def payloads(world: World) -> int:
+    return world.rows(sa.select(sa.func.count()).select_from(raw_payload))[0][0]
+
+
+def check(world: World, deliveries: list[list[Payload]]) -> None:
+    world.clear()
+    for one in deliveries:
+        world.load(one)
+    before, stored = world.tables(), payloads(world)
+    removed = prune_payloads(world.engine, minute(100))
+    assert payloads(world) == stored - removed
+    assert world.tables() == before
+    parse_all_again(world)
+    assert world.tables() == before
+    world.assert_accounts_add_up()
+
+
+@QUICK
+@given(deliveries=deliveries_of_api(), days=st.integers(1, 3))
+def test_of_an_api(world: World, deliveries: list[list[Payload]], days: int) -> None:
+    """Each delivery a day or more after the one before, so that the last day holds few of them."""
+    for number, (payload,) in enumerate(deliveries):
+        deliveries[number] = [_at(payload, number * days)]
+    check(world, deliveries)
+
+
+@QUICK
+@given(deliveries=deliveries_of_files())
+def test_of_files(world: World, deliveries: list[list[Payload]]) -> None:
+    check(world, deliveries)
+
+
+def _at(payload: Payload, days: int) -> Payload:
+    at = START + timedelta(days=days)
+    return Payload(payload.source, at.date().isoformat(), 0, at, payload.body, payload.request, 1, payload.checkpoint)
+
+
+def test_a_file_that_was_replaced_is_forgotten_once_it_is_old(world: World) -> None:
+    for number, price in enumerate("123"):
+        world.load(csv_payloads([HEADER, f"a,X,{TIMES[0]},{price}\n"], number))
+    stored = payloads(world)
+    assert prune_payloads(world.engine, minute(0)) == 0
+    assert prune_payloads(world.engine, minute(100)) == 2  # the header's block is the newest file's, too
+    assert payloads(world) == stored - 2
+    assert prune_payloads(world.engine, minute(100)) == 0
+
+
+def test_what_says_since_when_stays(world: World) -> None:
+    """a, b, a again: without the b between them, the first a would seem to have been said ever since."""
+    said = [{"id": "a", "at": TIMES[0], "symbol": "X", "price": price} for price in "121"]
+    other = {"id": "b", "at": TIMES[0], "symbol": "Y", "price": "5"}
+    for number, record in enumerate(said):
+        world.load([_at(json_payload([record, other] if number == 0 else [record], number), 3 * number)])
+    before = world.tables()
+    assert prune_payloads(world.engine, START + timedelta(days=100)) == 0
+    parse_all_again(world)
+    assert world.tables() == before

@@ -1,0 +1,105 @@
+"""Forgetting in Dagster's tables, as the job does it: what was materialized stays known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dagster as dg
+import pytest
+import sqlalchemy as sa
+
+from kasparro_pipeline.defs.retention import definitions as retention
+from kasparro_pipeline.load import Loader
+from kasparro_pipeline.settings import settings
+from kasparro_pipeline.warehouse.tables import delivery, raw_payload
+from kasparro_tests.test_load import Environment, kasparro
+
+COUNTS = "SELECT (SELECT count(*) FROM dagster.event_logs), (SELECT count(*) FROM dagster.runs)"
+
+
+@pytest.fixture(scope="module")
+def place(
+    server: sa.URL, template: sa.URL, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Environment, Loader]]:
+    """A file loaded twice, replaced in between; then everything is made a hundred days older."""
+    nowhere = "http://127.0.0.1:1"
+    with kasparro(server, template, tmp_path_factory.mktemp("place"), nowhere, nowhere) as environment_:
+        loader = Loader()
+        (environment_.drop_dir / "desk").mkdir()
+        for price in ("1.5", "2.5"):
+            rows = "".join(f"ZZZ,Some Coin,2026-11-{day:02},{price}\n" for day in range(1, 9))
+            (environment_.drop_dir / "desk" / "a.csv").write_text(f"symbol,name,date,price\n{rows}")
+            report = loader.load(["csv_desk"])
+            assert not report.failed, report
+        with environment_.engine.begin() as connection:
+            old = "- interval '100 days'"
+            connection.exec_driver_sql(f"UPDATE dagster.event_logs SET timestamp = timestamp {old}")
+            connection.exec_driver_sql(f"UPDATE dagster.runs SET update_timestamp = update_timestamp {old}")
+            connection.exec_driver_sql(f"UPDATE kasparro.delivery SET fetched_at = fetched_at {old}")
+            connection.exec_driver_sql(f"UPDATE kasparro.observation SET fetched_at = fetched_at {old}")
+        yield environment_, loader
+
+
+def run(monkeypatch: pytest.MonkeyPatch, loader: Loader, **days: int) -> None:
+    """The job in Dagster, with these settings."""
+    for name, value in days.items():
+        monkeypatch.setenv(f"KASPARRO_{name.upper()}_DAYS", str(value))
+    settings.cache_clear()
+    job = loader._definitions.resolve_job_def(retention.JOB)
+    assert job.execute_in_process(instance=loader._instance).success
+
+
+def counts(environment_: Environment) -> tuple[int, int]:
+    with environment_.engine.connect() as connection:
+        return tuple(connection.exec_driver_sql(COUNTS).one())
+
+
+def materialized(loader: Loader) -> dict[str, set[str]]:
+    keys = ("csv_drops/raw", "csv_drops/observations", "unified_assets")
+    return {key: loader._instance.get_materialized_partitions(dg.AssetKey.from_user_string(key)) for key in keys} | {
+        "coins": {str(loader._instance.get_latest_materialization_event(dg.AssetKey("coins")) is not None)}
+    }
+
+
+def test_what_is_old_is_forgotten_and_nothing_that_is_needed(place, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment_, loader = place
+    known = materialized(loader)
+    assert known["csv_drops/raw"] == {"desk/a.csv"}
+    assert len(known["unified_assets"]) == 8
+    before = counts(environment_)
+    run(monkeypatch, loader, event=0)
+    after = counts(environment_)
+    assert after[1] == before[1] + 1  # its own run, and nothing else happened
+    assert after[0] > before[0]
+    run(monkeypatch, loader, event=101)
+    assert counts(environment_)[0] > after[0]
+    run(monkeypatch, loader, event=90)
+    assert counts(environment_)[0] < after[0]
+    assert materialized(loader) == known
+    runs = counts(environment_)[1]
+    run(monkeypatch, loader, run=90)
+    assert counts(environment_)[1] < runs
+    assert materialized(loader) == known
+
+    payloads = environment_.count(raw_payload)
+    run(monkeypatch, loader, payload=90)
+    assert environment_.count(raw_payload) < payloads
+    with environment_.engine.connect() as connection:
+        stored = connection.exec_driver_sql("SELECT o::text FROM kasparro.observation o ORDER BY 1").all()
+        connection.execute(sa.update(delivery).values(parser_version="old"))
+        connection.commit()
+        report = loader.reprocess()
+        assert not report.failed, report
+        assert connection.exec_driver_sql("SELECT o::text FROM kasparro.observation o ORDER BY 1").all() == stored
+
+
+def test_the_schedule_runs_unless_everything_is_kept(place, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, loader = place
+    schedule = loader._definitions.resolve_schedule_def("retention_daily")
+    assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+    for days, requests in (("90", 1), ("0", 0)):
+        monkeypatch.setenv("KASPARRO_EVENT_DAYS", days)
+        settings.cache_clear()
+        with dg.build_schedule_context(instance=loader._instance) as context:
+            assert len(schedule.evaluate_tick(context).run_requests) == requests
+    settings.cache_clear()
