@@ -17,7 +17,7 @@ import typer
 from pydantic import ValidationError
 from rich.table import Table
 
-from kasparro_pipeline.cli import csv_files, identity, keys, quarantine
+from kasparro_pipeline.cli import alerts, csv_files, identity, keys, quarantine
 from kasparro_pipeline.cli.loading import finish, show_report, with_progress
 from kasparro_pipeline.cli.show import console, table
 from kasparro_pipeline.errors import KasparroError
@@ -34,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _group in (csv_files, identity, keys, quarantine):
+for _group in (alerts, csv_files, identity, keys, quarantine):
     app.add_typer(_group.app, name=_group.__name__.rpartition(".")[2].removesuffix("_files"))
 _SHOWN_COLUMNS = ("day", "coin_id", "symbol", "price_usd", "market_cap_usd", "source_count")
 

@@ -9,10 +9,12 @@ from typing import Annotated, Literal
 import dagster as dg
 from pydantic import Field, model_validator
 
+from kasparro_pipeline.alerts.incidents import Watched
 from kasparro_pipeline.components.api_fetch import ApiFetch, Vendor
 from kasparro_pipeline.components.api_parser import ApiParser
 from kasparro_pipeline.components.coin_list import CoinList, ListSource
 from kasparro_pipeline.components.drift import report_drift
+from kasparro_pipeline.components.freshness import Freshness, longest_pause
 from kasparro_pipeline.components.observations import ObservationLoad
 from kasparro_pipeline.components.partitions import ONLY_WAITING, daily, today
 from kasparro_pipeline.components.scaffold import ApiSourceScaffolder
@@ -160,6 +162,8 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
     http2: YesNo = False
     refresh: str
     """Cron line, in UTC."""
+    freshness: Freshness | None = None
+    """None: by `refresh`."""
 
     @model_validator(mode="after")
     def _can_be_parsed(self) -> ApiSource:
@@ -201,6 +205,16 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
     def listing(self) -> ListSource | None:
         """The vendor's list as a source."""
         return ListSource(self.source, self.coin_list, lambda: self._vendor(settings())) if self.coin_list else None
+
+    def watched(self) -> list[Watched]:
+        """What is expected of the source, and of its list."""
+        ours = Watched(self.source, self.expected.late_after, self._vendor(settings()).ledger)
+        return [ours, Watched(self.listing.name, self.listing.expected.late_after)] if self.listing else [ours]
+
+    @property
+    def expected(self) -> Freshness:
+        """How old the newest snapshot may be."""
+        return self.freshness or Freshness.of_interval(longest_pause(self.refresh))
 
     @property
     def vendor_fields(self) -> dict[str, list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from datetime import timedelta
 from typing import Annotated
 
 import dagster as dg
@@ -13,6 +14,7 @@ from pydantic import Field, model_validator
 
 from kasparro_pipeline.components.api_fetch import ApiFetch, Vendor
 from kasparro_pipeline.components.api_parser import parser_version
+from kasparro_pipeline.components.freshness import Freshness
 from kasparro_pipeline.components.listings import ListingLoad
 from kasparro_pipeline.components.partitions import ONLY_WAITING, daily, today
 from kasparro_pipeline.components.source_assets import listing_asset, raw_asset
@@ -84,6 +86,8 @@ class CoinList(dg.Model, dg.Resolvable):
     """Where contracts are listed apart."""
     max_lost_percent: Real = Field(default=MAX_LOST_PERCENT, ge=0, le=100)
     """A list that lacks more of the coins of the one before is not believed in what it lacks."""
+    freshness: Freshness | None = None
+    """None: that of a source fetched once a day."""
 
     @model_validator(mode="after")
     def _has_known_columns(self) -> CoinList:
@@ -125,6 +129,11 @@ class ListSource:
     def name(self) -> str:
         """What the list is called among the sources, and its job."""
         return list_name(self.vendor)
+
+    @property
+    def expected(self) -> Freshness:
+        """How old the newest list may be."""
+        return self.told.freshness or Freshness.of_interval(timedelta(days=1))
 
     @property
     def parser_version(self) -> str:
