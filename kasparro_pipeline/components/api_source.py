@@ -191,7 +191,8 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
 
         fields = self.vendor_fields
         description = f"Answers of {self.base_url}{self.endpoint}."
-        raw = raw_asset(self.source, self.source, daily(), description, self._fetch, fields=fields)
+        expected = self.expected
+        raw = raw_asset(self.source, self.source, daily(), description, self._fetch, fields=fields, freshness=expected)
         observations = observations_asset(self.source, daily(), self.parser_version, self._parse, fields=fields)
         snapshot = dg.Definitions(
             assets=[raw, observations],

@@ -155,7 +155,8 @@ class ListSource:
         records = f"{self.told.record_path}[]." if self.told.record_path else ""
         told_by = {name: [f"{records}{path}"] for name, path in paths.items()}
         description = f"{self.vendor}'s own list of its coins."
-        raw = raw_asset(self.name, self.name, daily(), description, self._fetch, fields=told_by)
+        expected = self.expected
+        raw = raw_asset(self.name, self.name, daily(), description, self._fetch, fields=told_by, freshness=expected)
         coins = listing_asset(self.name, self.asset_key, daily(), self.parser_version, self._parse, fields=told_by)
         job = dg.define_asset_job(
             self.name,
