@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import partial
 from typing import Annotated, Literal
 
@@ -10,13 +11,13 @@ import dagster as dg
 from pydantic import Field, model_validator
 
 from kasparro_pipeline.alerts.incidents import Watched
-from kasparro_pipeline.components.api_fetch import ApiFetch, Vendor
+from kasparro_pipeline.components.api_fetch import ApiFetch, Vendor, last_swept
 from kasparro_pipeline.components.api_parser import ApiParser
 from kasparro_pipeline.components.coin_list import CoinList, ListSource
 from kasparro_pipeline.components.drift import report_drift
 from kasparro_pipeline.components.freshness import Freshness, longest_pause
 from kasparro_pipeline.components.observations import ObservationLoad
-from kasparro_pipeline.components.partitions import ONLY_WAITING, daily, today
+from kasparro_pipeline.components.partitions import ONLY_WAITING, daily, range_tags, today
 from kasparro_pipeline.components.scaffold import ApiSourceScaffolder
 from kasparro_pipeline.components.source_assets import drift_check, observations_asset, raw_asset, source_job
 from kasparro_pipeline.components.source_run import SourceRun
@@ -167,6 +168,7 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
 
     @model_validator(mode="after")
     def _can_be_parsed(self) -> ApiSource:
+        longest_pause(self.refresh)
         try:
             self._parser()
         except KasparroError as error:
@@ -183,11 +185,14 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
             cron_schedule=self.refresh,
             execution_timezone="UTC",
             default_status=dg.DefaultScheduleStatus.RUNNING,
-            description=f"Fetches what {self.source} says now.",
+            description=f"Fetches what {self.source} says now, and the history of days on which nothing asked.",
         )
         def refresh() -> dg.RunRequest | dg.SkipReason:
             spent = self._vendor(settings()).ledger.spent()
-            return dg.SkipReason(spent) if spent else dg.RunRequest(partition_key=today())
+            if spent:
+                return dg.SkipReason(spent)
+            # As tags: a partition_key must be one at the time of the tick, which may be one that was missed days ago.
+            return dg.RunRequest(tags=range_tags(self.first_due(), today()))
 
         fields = self.vendor_fields
         description = f"Answers of {self.base_url}{self.endpoint}."
@@ -206,6 +211,16 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
     def listing(self) -> ListSource | None:
         """The vendor's list as a source."""
         return ListSource(self.source, self.coin_list, lambda: self._vendor(settings())) if self.coin_list else None
+
+    def first_due(self) -> str:
+        """The first partition to fetch: the day after the last whole sweep, where there is a history to ask for the
+        days on which nothing asked; else today's."""
+        newest = today()
+        if self.history is None:
+            return newest
+        with current_engine().connect() as connection:
+            swept = last_swept(connection, self.source)
+        return newest if swept is None else min(newest, (swept + timedelta(days=1)).isoformat())
 
     def watched(self) -> list[Watched]:
         """What is expected of the source, and of its list."""

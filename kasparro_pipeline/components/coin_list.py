@@ -16,7 +16,7 @@ from kasparro_pipeline.components.api_fetch import ApiFetch, Vendor
 from kasparro_pipeline.components.api_parser import parser_version
 from kasparro_pipeline.components.freshness import Freshness
 from kasparro_pipeline.components.listings import ListingLoad
-from kasparro_pipeline.components.partitions import ONLY_WAITING, daily, today
+from kasparro_pipeline.components.partitions import ONLY_WAITING, daily, range_tags, today
 from kasparro_pipeline.components.source_assets import listing_asset, raw_asset
 from kasparro_pipeline.components.source_run import SourceRun
 from kasparro_pipeline.components.yaml_types import Real, schema
@@ -183,7 +183,8 @@ class ListSource:
             if not self.is_due():
                 return dg.SkipReason("today's list is there")
             spent = self.ask().ledger.spent()
-            return dg.SkipReason(spent) if spent else dg.RunRequest(partition_key=today())
+            # As tags: a partition_key must be one at the time of the tick, which may be one that was missed days ago.
+            return dg.SkipReason(spent) if spent else dg.RunRequest(tags=range_tags(today(), today()))
 
         return refresh
 

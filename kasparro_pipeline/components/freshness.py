@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
 
 import dagster as dg
-from dagster._utils.schedules import cron_string_iterator
+from dagster._utils.schedules import cron_string_iterator, is_valid_cron_string
 from pydantic import Field, model_validator
 
 from kasparro_pipeline.components.yaml_types import Whole
@@ -48,6 +48,12 @@ class Freshness(dg.Model, dg.Resolvable):
 
 
 def longest_pause(cron: str) -> timedelta:
-    """The longest time between two ticks, as far as the next `LOOKED_AT_TICKS` of them tell."""
+    """The longest time between two ticks, as far as the next `LOOKED_AT_TICKS` of them tell.
+
+    Raises:
+        ValueError: `cron` is none.
+    """
+    if not is_valid_cron_string(cron):
+        raise ValueError(f"{cron!r} is no cron line; write five fields, such as '*/15 * * * *'")
     ticks = islice(cron_string_iterator(datetime.now(UTC).timestamp(), cron, "UTC"), LOOKED_AT_TICKS)
     return max(later - earlier for earlier, later in pairwise(ticks))

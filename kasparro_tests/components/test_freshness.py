@@ -35,6 +35,11 @@ def test_the_longest_pause_of_a_schedule(cron: str, pause: timedelta) -> None:
     assert longest_pause(cron) == pause
 
 
+def test_what_is_no_cron_line_is_named() -> None:
+    with pytest.raises(ValueError, match="'hourly' is no cron line"):
+        longest_pause("hourly")
+
+
 def test_sources_lists_and_the_unified_table_have_a_policy_and_drops_none(graph: AssetGraph) -> None:
     policies = {node.key.to_user_string(): node.freshness_policy for node in graph.asset_nodes}
     often = dg.FreshnessPolicy.time_window(timedelta(hours=2), timedelta(minutes=30))

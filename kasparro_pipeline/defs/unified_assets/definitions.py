@@ -99,7 +99,7 @@ def _touched_days(job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
     @dg.sensor(
         name="touched_days",
         job=job,
-        minimum_interval_seconds=15,
+        minimum_interval_seconds=5,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Makes unified_assets again for exactly the days whose observations or identities changed.",
     )
