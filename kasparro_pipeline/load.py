@@ -118,7 +118,7 @@ class Loader:
             if name in chosen:
                 start, end = _range(first, last)
                 if first is None and last is None:
-                    start = source.first_due()
+                    start = min(start, source.first_due())  # midnight may have come in between
                 self._run(name, start, end)
                 if last is None and end != (now := today()):
                     # Midnight came before the vendor was asked: the day had become a past one, without a snapshot.
