@@ -12,6 +12,9 @@ class KasparroError(Exception):
     The command line prints it as ``error: …`` and exits with 1, without a traceback.
     """
 
+    can_pass = False
+    """Whether it may be gone without anybody's doing when the same is tried again later."""
+
 
 def unusable(home: Path, error: OSError) -> KasparroError:
     """What to say when the state folder `home` cannot be read or written."""

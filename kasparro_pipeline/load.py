@@ -107,7 +107,8 @@ class Loader:
 
         `sources` are names of API sources, of their lists (``<source>_list``, which its source brings along), of drop
         folders (``csv_<folder>``), or ``csv_drops`` for all drops; None: everything. `first` and `last` (both included)
-        name days of the API sources; by default today alone.
+        name days of the API sources; by default today, and before it those on which nothing asked a vendor that has
+        a history.
 
         Raises:
             KasparroError: a source that there is not, or days that are none.
@@ -115,9 +116,11 @@ class Loader:
         chosen = self._chosen(sources)
         self._asked &= chosen
         _range(first, last)
-        for name in self._api:
+        for name, source in self._api.items():
             if name in chosen:
                 start, end = _range(first, last)
+                if first is None and last is None:
+                    start = min(start, source.first_due())  # midnight may have come in between
                 self._run(name, start, end)
                 if last is None and end != (now := today()):
                     # Midnight came before the vendor was asked: the day had become a past one, without a snapshot.

@@ -64,6 +64,17 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = "text"
     """Of the API's log lines."""
 
+    alert_webhook_url: SecretStr | None = None
+    """Where incidents are told as JSON that Slack takes; a secret, because who knows it can post there."""
+    alert_email_to: str = ""
+    """To whom incidents are mailed, commas between; needs `smtp_url`."""
+    alert_email_from: str = ""
+    """The sender; unset: the user in `smtp_url` where it is an address, else ``kasparro@`` this machine."""
+    smtp_url: SecretStr | None = None
+    """``smtp://[USER:PASSWORD@]HOST[:PORT]`` (STARTTLS where the server has it) or ``smtps://...``."""
+    dagster_public_url: str | None = None
+    """Where people reach the Dagster UI, for links in alerts; unset: `host` and `dagster_port`."""
+
     vendors: Literal["simulator", "live"] = "simulator"
     first_day: date = date(2009, 1, 3)
     """First day of every partitioned asset; an observation of an earlier day is quarantined."""

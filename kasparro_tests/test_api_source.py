@@ -37,6 +37,7 @@ from kasparro_tests.test_load import REALDATA, Environment, assert_accounts_add_
 
 REPLAY = REALDATA.parent / "tools" / "vendor_replay.py"
 NOT_ASKED = "http://127.0.0.1:1"
+LONG_AGO = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 def markets(*ids: int, **headers: str) -> Reply:
@@ -248,3 +249,38 @@ def test_recorded_answers_load_whole_through_faults(server, template, tmp_path, 
         log = httpx.get(f"{url}/_replay/log").json()
         assert {entry["path"] for entry in log if entry["fault"]} == {"/api/v3/coins/markets", "/v1/tickers"}
         assert_accounts_add_up(env)
+
+
+def test_days_on_which_nothing_asked_are_filled_from_the_history(server, template, tmp_path, monkeypatch) -> None:
+    now = datetime.now(UTC)
+    with running(create_app(clock=lambda: now, rate_per_minute=100_000)) as url:
+        monkeypatch.setenv("KASPARRO_SIMULATOR_PORT", url.rpartition(":")[2])
+        with kasparro(server, template, tmp_path, "", "") as env:
+            assert due(env, "coinpaprika_list") == range_tags(env.today.isoformat(), env.today.isoformat())
+            Loader().load(["coinpaprika"])
+            assert due(env) == range_tags(env.today.isoformat(), env.today.isoformat())
+            with env.engine.begin() as connection:  # asleep since
+                slept = sa.update(last_sweep).where(last_sweep.c.source == "coinpaprika")
+                connection.execute(slept.values(finished_at=now - timedelta(days=3)))
+            missed = env.today - timedelta(days=2)
+            assert due(env) == range_tags(missed.isoformat(), env.today.isoformat())
+
+            report = Loader().load(["coinpaprika"])
+            assert not report.failed, report
+            days = [row.day for row in env.rows(sa.select(unified_assets.c.day).distinct())]
+            assert {missed, missed + timedelta(days=1), env.today} <= set(days)
+            sweeps = sa.select(sa.func.count()).where(
+                delivery.c.source == "coinpaprika", delivery.c.partition == env.today.isoformat()
+            )
+            assert env.rows(sweeps)[0][0] == 2
+            assert due(env) == range_tags(env.today.isoformat(), env.today.isoformat())
+
+
+def due(env: Environment, source: str = "coinpaprika") -> dict[str, str]:
+    """The partitions that a source's schedule asks for now, as tags, at a tick that was missed long ago."""
+    schedule = defs().resolve_schedule_def(f"{source}_refresh")
+    context = dg.build_schedule_context(
+        instance=dg.DagsterInstance.get(), repository_def=defs().get_repository_def(), scheduled_execution_time=LONG_AGO
+    )
+    (request,) = schedule.evaluate_tick(context).run_requests
+    return {name: value for name, value in request.tags.items() if "partition" in name}

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from rich.markup import escape
 from rich.table import Table
 
-from kasparro_pipeline.cli import backups, csv_files, identity, keys, quarantine
+from kasparro_pipeline.cli import alerts, backups, csv_files, identity, keys, quarantine
 from kasparro_pipeline.cli.loading import finish, show_report, with_progress
 from kasparro_pipeline.cli.show import console, table
 from kasparro_pipeline.doctor import examine
@@ -35,7 +35,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _group in (csv_files, identity, keys, quarantine):
+for _group in (alerts, csv_files, identity, keys, quarantine):
     app.add_typer(_group.app, name=_group.__name__.rpartition(".")[2].removesuffix("_files"))
 for _command in (backups.backup, backups.restore):
     app.command()(_command)

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 import dagster as dg
 import sqlalchemy as sa
 
+from kasparro_pipeline.alerts.incidents import Watched
 from kasparro_pipeline.components.api_source import ApiSource
 from kasparro_pipeline.components.csv_source import CsvSource
+from kasparro_pipeline.components.freshness import Freshness
 from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.tables import source_coin
 
@@ -42,6 +44,18 @@ def observations_and_sources(context: dg.ComponentLoadContext) -> list[tuple[lis
     api, files = _components(context)
     found = [([source.source, "observations"], source.source) for source in api]
     return found + [([source.name, "observations"], r"csv\_%") for source in files]
+
+
+def watched_sources(context: dg.ComponentLoadContext) -> list[Watched]:
+    """What is expected of every source that has a schedule; drops come when they come."""
+    api, _ = _components(context)
+    return [watched for source in api for watched in source.watched()]
+
+
+def soonest_freshness(context: dg.ComponentLoadContext) -> Freshness | None:
+    """That of the source that is fetched most often: as fresh must be what stands on all of them."""
+    api, _ = _components(context)
+    return min((source.expected for source in api), key=lambda expected: expected.fail_minutes, default=None)
 
 
 def source_priorities(declared: dict[str, int]) -> dict[str, int]:

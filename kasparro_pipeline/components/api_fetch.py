@@ -65,10 +65,10 @@ class ApiFetch:
         run = SourceRun.begin(self._engine, context, [self._vendor.source])
         try:
             with self._vendor.ledger.turn(), self._client() as client:
+                if today in context.partition_keys:  # first: what is said now is lost if it is not asked for now
+                    yield from self._sweep(client, context, today)
                 if past and self._history is not None:
                     yield from self._backfill(client, context, self._history, Days(min(past), max(past)))
-                if today in context.partition_keys:
-                    yield from self._sweep(client, context, today)
         except BaseException as error:
             run.failed(error)
             raise
@@ -187,3 +187,9 @@ class ApiFetch:
                 .where(checkpoint.c.source == self._vendor.source, checkpoint.c.partition == partition)
                 .values(complete=True)
             )
+
+
+def last_swept(connection: sa.Connection, source: str) -> date | None:
+    """The UTC day of the source's last whole sweep; None: there was none."""
+    finished = connection.scalar(sa.select(last_sweep.c.finished_at).where(last_sweep.c.source == source))
+    return finished.astimezone(UTC).date() if finished else None

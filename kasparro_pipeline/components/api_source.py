@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import partial
 from typing import Annotated, Literal
 
 import dagster as dg
 from pydantic import Field, model_validator
 
-from kasparro_pipeline.components.api_fetch import ApiFetch, Vendor
+from kasparro_pipeline.alerts.incidents import Watched
+from kasparro_pipeline.components.api_fetch import ApiFetch, Vendor, last_swept
 from kasparro_pipeline.components.api_parser import ApiParser
 from kasparro_pipeline.components.coin_list import CoinList, ListSource
 from kasparro_pipeline.components.drift import report_drift
+from kasparro_pipeline.components.freshness import Freshness, longest_pause
 from kasparro_pipeline.components.observations import ObservationLoad
 from kasparro_pipeline.components.partitions import ONLY_WAITING, daily, today
 from kasparro_pipeline.components.scaffold import ApiSourceScaffolder
@@ -22,6 +25,7 @@ from kasparro_pipeline.components.yaml_types import MaybeWhole, Real, Whole, Yes
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.io_managers.postgres import Load
 from kasparro_pipeline.io_managers.raw_payload import Deliveries
+from kasparro_pipeline.ranges import range_tags
 from kasparro_pipeline.settings import Settings, settings
 from kasparro_pipeline.sources import paging
 from kasparro_pipeline.sources.api import MAX_LOST_PERCENT, ApiSpec
@@ -160,9 +164,12 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
     http2: YesNo = False
     refresh: str
     """Cron line, in UTC."""
+    freshness: Freshness | None = None
+    """None: by `refresh`."""
 
     @model_validator(mode="after")
     def _can_be_parsed(self) -> ApiSource:
+        longest_pause(self.refresh)
         try:
             self._parser()
         except KasparroError as error:
@@ -179,15 +186,19 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
             cron_schedule=self.refresh,
             execution_timezone="UTC",
             default_status=dg.DefaultScheduleStatus.RUNNING,
-            description=f"Fetches what {self.source} says now.",
+            description=f"Fetches what {self.source} says now, and the history of days on which nothing asked.",
         )
         def refresh() -> dg.RunRequest | dg.SkipReason:
             spent = self._vendor(settings()).ledger.spent()
-            return dg.SkipReason(spent) if spent else dg.RunRequest(partition_key=today())
+            if spent:
+                return dg.SkipReason(spent)
+            # As tags: a partition_key must be one at the time of the tick, which may be one that was missed days ago.
+            return dg.RunRequest(tags=range_tags(self.first_due(), today()))
 
         fields = self.vendor_fields
         description = f"Answers of {self.base_url}{self.endpoint}."
-        raw = raw_asset(self.source, self.source, daily(), description, self._fetch, fields=fields)
+        expected = self.expected
+        raw = raw_asset(self.source, self.source, daily(), description, self._fetch, fields=fields, freshness=expected)
         observations = observations_asset(self.source, daily(), self.parser_version, self._parse, fields=fields)
         snapshot = dg.Definitions(
             assets=[raw, observations],
@@ -205,6 +216,26 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
     def address(self, chosen: Settings) -> str:
         """Where the vendor, or the simulator in its place, is asked."""
         return self._vendor(chosen).base_url
+
+    def first_due(self) -> str:
+        """The first partition to fetch: the day after the last whole sweep, where there is a history to ask for the
+        days on which nothing asked; else today's."""
+        newest = today()
+        if self.history is None:
+            return newest
+        with current_engine().connect() as connection:
+            swept = last_swept(connection, self.source)
+        return newest if swept is None else min(newest, (swept + timedelta(days=1)).isoformat())
+
+    def watched(self) -> list[Watched]:
+        """What is expected of the source, and of its list."""
+        ours = Watched(self.source, self.expected.late_after, self._vendor(settings()).ledger)
+        return [ours, Watched(self.listing.name, self.listing.expected.late_after)] if self.listing else [ours]
+
+    @property
+    def expected(self) -> Freshness:
+        """How old the newest snapshot may be."""
+        return self.freshness or Freshness.of_interval(longest_pause(self.refresh))
 
     @property
     def vendor_fields(self) -> dict[str, list[str]]:

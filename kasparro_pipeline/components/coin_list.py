@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from datetime import timedelta
 from typing import Annotated
 
 import dagster as dg
@@ -13,6 +14,7 @@ from pydantic import Field, model_validator
 
 from kasparro_pipeline.components.api_fetch import ApiFetch, Vendor
 from kasparro_pipeline.components.api_parser import parser_version
+from kasparro_pipeline.components.freshness import Freshness
 from kasparro_pipeline.components.listings import ListingLoad
 from kasparro_pipeline.components.partitions import ONLY_WAITING, daily, today
 from kasparro_pipeline.components.source_assets import listing_asset, raw_asset
@@ -20,6 +22,7 @@ from kasparro_pipeline.components.source_run import SourceRun
 from kasparro_pipeline.components.yaml_types import Real, schema
 from kasparro_pipeline.io_managers.postgres import Load
 from kasparro_pipeline.io_managers.raw_payload import Deliveries, Kept
+from kasparro_pipeline.ranges import range_tags
 from kasparro_pipeline.sources.api import MAX_LOST_PERCENT, ApiSpec
 from kasparro_pipeline.sources.chains import CHAINS, EVM
 from kasparro_pipeline.sources.coin_list import (
@@ -84,6 +87,8 @@ class CoinList(dg.Model, dg.Resolvable):
     """Where contracts are listed apart."""
     max_lost_percent: Real = Field(default=MAX_LOST_PERCENT, ge=0, le=100)
     """A list that lacks more of the coins of the one before is not believed in what it lacks."""
+    freshness: Freshness | None = None
+    """None: that of a source fetched once a day."""
 
     @model_validator(mode="after")
     def _has_known_columns(self) -> CoinList:
@@ -127,6 +132,11 @@ class ListSource:
         return list_name(self.vendor)
 
     @property
+    def expected(self) -> Freshness:
+        """How old the newest list may be."""
+        return self.told.freshness or Freshness.of_interval(timedelta(days=1))
+
+    @property
     def parser_version(self) -> str:
         """By which deliveries are parsed now."""
         return self._parser().version
@@ -146,7 +156,8 @@ class ListSource:
         records = f"{self.told.record_path}[]." if self.told.record_path else ""
         told_by = {name: [f"{records}{path}"] for name, path in paths.items()}
         description = f"{self.vendor}'s own list of its coins."
-        raw = raw_asset(self.name, self.name, daily(), description, self._fetch, fields=told_by)
+        expected = self.expected
+        raw = raw_asset(self.name, self.name, daily(), description, self._fetch, fields=told_by, freshness=expected)
         coins = listing_asset(self.name, self.asset_key, daily(), self.parser_version, self._parse, fields=told_by)
         job = dg.define_asset_job(
             self.name,
@@ -173,7 +184,8 @@ class ListSource:
             if not self.is_due():
                 return dg.SkipReason("today's list is there")
             spent = self.ask().ledger.spent()
-            return dg.SkipReason(spent) if spent else dg.RunRequest(partition_key=today())
+            # As tags: a partition_key must be one at the time of the tick, which may be one that was missed days ago.
+            return dg.SkipReason(spent) if spent else dg.RunRequest(tags=range_tags(today(), today()))
 
         return refresh
 

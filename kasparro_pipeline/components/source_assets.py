@@ -13,6 +13,7 @@ from kasparro_pipeline.components.column_lineage import (
     raw_fields,
 )
 from kasparro_pipeline.components.drift import CHECK, open_drift
+from kasparro_pipeline.components.freshness import Freshness
 from kasparro_pipeline.io_managers.postgres import TABLE, Load
 from kasparro_pipeline.io_managers.raw_payload import SOURCE_METADATA, Deliveries
 from kasparro_pipeline.sources.records import Payload
@@ -30,6 +31,7 @@ def raw_asset(  # noqa: PLR0913
     fetch: Fetch,
     *,
     fields: VendorFields,
+    freshness: Freshness | None = None,
 ) -> dg.AssetsDefinition:
     """``<name>/raw``: the payloads that `fetch` yields, kept as they come; `source` may be a pattern like ``csv_*``."""
 
@@ -39,6 +41,7 @@ def raw_asset(  # noqa: PLR0913
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         io_manager_key="raw_payloads",
+        freshness_policy=freshness.policy() if freshness else None,
         group_name="raw",
         kinds={"postgres"},
         code_version="1",

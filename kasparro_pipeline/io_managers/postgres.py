@@ -37,6 +37,7 @@ import pandas as pd
 import pyarrow as pa
 import sqlalchemy as sa
 
+from kasparro_pipeline.io_managers.retries import retried
 from kasparro_pipeline.warehouse.merge import Frame, Merge, Merged, UtcDay, Window
 
 TABLE = "dagster/table_name"
@@ -104,23 +105,24 @@ class PostgresIOManager(dg.IOManager):
         load = _as_load(obj)
         table = self._table(context.definition_metadata, context.asset_key)
         window = _window(context, table)
-        try:
-            with self._turn(table, context.asset_key) as connection:
-                merge = Merge(
-                    connection,
-                    table,
-                    window=window,
-                    replace=bool(context.definition_metadata.get(REPLACE)),
-                    group_by=load.group_by,
-                    list_by=load.list_by,
-                    receipts=self._receipts if load.comes_again else None,
-                )
-                total = _merge_all(connection, merge, load)
-                preview = self._preview(context, connection, table, window)
-        except BaseException as error:
-            if load.on_error is not None:
-                load.on_error(error)
-            raise
+        with retried(context):
+            try:
+                with self._turn(table, context.asset_key) as connection:
+                    merge = Merge(
+                        connection,
+                        table,
+                        window=window,
+                        replace=bool(context.definition_metadata.get(REPLACE)),
+                        group_by=load.group_by,
+                        list_by=load.list_by,
+                        receipts=self._receipts if load.comes_again else None,
+                    )
+                    total = _merge_all(connection, merge, load)
+                    preview = self._preview(context, connection, table, window)
+            except BaseException as error:
+                if load.on_error is not None:
+                    load.on_error(error)
+                raise
         counts = ("inserted", "updated", "unchanged", "rejected", "deleted")
         context.add_output_metadata({name: getattr(total, name) for name in counts} | preview)
 

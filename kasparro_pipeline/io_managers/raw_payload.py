@@ -14,6 +14,7 @@ import sqlalchemy as sa
 import zstandard
 from sqlalchemy.dialects.postgresql import insert
 
+from kasparro_pipeline.io_managers.retries import retried
 from kasparro_pipeline.sources.records import Delivery, Payload
 from kasparro_pipeline.warehouse.tables import checkpoint, delivery, raw_payload, vendor_answer
 
@@ -166,12 +167,13 @@ class RawPayloadIOManager(dg.IOManager):
         engine = self._engine()
         deliveries = new = size = 0
         last: Payload | None = None
-        for payload in obj:
-            with engine.begin() as connection:
-                new += _keep(connection, payload, context.run_id)
-            deliveries += 1
-            size += len(payload.body)
-            last = payload
+        with retried(context):
+            for payload in obj:
+                with engine.begin() as connection:
+                    new += _keep(connection, payload, context.run_id)
+                deliveries += 1
+                size += len(payload.body)
+                last = payload
         context.add_output_metadata(
             {
                 "payloads_new": new,

@@ -189,6 +189,7 @@ class VendorClient:
         except _UnusableError as error:
             tries = f"{len(failures)} {'try' if len(failures) == 1 else 'tries'}"
             failure = self.failure(str(request.url), f"{error} after {tries}", error.body, error.hint)
+            failure.can_pass = error.retry
             raise (NoSuchError(str(failure)) if error.status == httpx.codes.NOT_FOUND else failure) from None
 
     def _request(self, endpoint: str, params: Mapping[str, str | int]) -> httpx.Request:

@@ -492,6 +492,36 @@ failed_check = Table(
     comment="what the last evaluation of each check found wrong; empty when all is well",
 )
 
+incident = Table(
+    "incident",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column(
+        "kind", KEY, nullable=False, comment="run_failed, late, check_failed, drift, budget_spent or quarantine_grown"
+    ),
+    Column("subject", KEY, nullable=False, comment="what it is about: a job, a source, a check"),
+    Column("summary", Text, nullable=False, comment="one line for people, as it was when it opened"),
+    Column("run_id", Text, comment="the Dagster run that shows it, where there is one"),
+    Column("opened_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    Column("resolved_at", TIME, comment="null: it is open"),
+    Index("incident_open", "kind", "subject", unique=True, postgresql_where=text("resolved_at IS NULL")),
+    comment="what went wrong and somebody was, or is to be, told of",
+)
+
+incident_notice = Table(
+    "incident_notice",
+    metadata,
+    Column("incident_id", BigInteger, primary_key=True),
+    Column("news", KEY, primary_key=True, comment="opened or recovered"),
+    Column("channel", KEY, primary_key=True, comment="webhook or email"),
+    Column("sent_at", TIME, comment="null until it was delivered"),
+    Column("tries", Integer, nullable=False, server_default=text("0"), comment="that failed"),
+    Column("next_try_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    ForeignKeyConstraint(["incident_id"], ["kasparro.incident.id"], ondelete="CASCADE"),
+    Index("incident_notice_unsent", "channel", "next_try_at", postgresql_where=text("sent_at IS NULL")),
+    comment="what each channel is to be told, written with the incident, and whether it was",
+)
+
 merge_receipt = Table(
     "merge_receipt",
     metadata,

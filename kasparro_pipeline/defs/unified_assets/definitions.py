@@ -9,9 +9,11 @@ from kasparro_pipeline.components.all_sources import (
     declared_priorities,
     observations_and_sources,
     observations_of_all,
+    soonest_freshness,
     source_priorities,
 )
 from kasparro_pipeline.components.column_lineage import lineage_metadata, unified_origins
+from kasparro_pipeline.components.freshness import Freshness
 from kasparro_pipeline.components.partitions import ONLY_TOUCHED, daily, day_ranges, today
 from kasparro_pipeline.defs.unified_assets.checks import checks_of, report_failed
 from kasparro_pipeline.io_managers.postgres import PARTITION_COLUMN, REPLACE, TABLE, Load
@@ -50,14 +52,16 @@ def defs(context: dg.ComponentLoadContext) -> dg.Definitions:
     )
     job = dg.define_asset_job(JOB, selection=selection)
     return dg.Definitions(
-        assets=[_unified_assets(declared_priorities(context), deps)],
+        assets=[_unified_assets(declared_priorities(context), deps, soonest_freshness(context))],
         asset_checks=[*observed, *ours],
         jobs=[job],
         sensors=[_touched_days(job)],
     )
 
 
-def _unified_assets(priorities: dict[str, int], deps: list[dg.AssetDep]) -> dg.AssetsDefinition:
+def _unified_assets(
+    priorities: dict[str, int], deps: list[dg.AssetDep], freshness: Freshness | None
+) -> dg.AssetsDefinition:
     version = rule_version(priorities)
     origins = unified_origins(dep.asset_key for dep in deps)
 
@@ -68,6 +72,7 @@ def _unified_assets(priorities: dict[str, int], deps: list[dg.AssetDep]) -> dg.A
         partitions_def=daily(),
         backfill_policy=dg.BackfillPolicy.single_run(),
         io_manager_key="postgres",
+        freshness_policy=freshness.policy() if freshness else None,
         group_name="unified",
         kinds={"postgres"},
         code_version=version,
@@ -102,7 +107,7 @@ def _touched_days(job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
     @dg.sensor(
         name="touched_days",
         job=job,
-        minimum_interval_seconds=15,
+        minimum_interval_seconds=5,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Makes unified_assets again for exactly the days whose observations or identities changed.",
     )

@@ -1,0 +1,90 @@
+"""The sensor that looks every half a minute for what went wrong and what is well again, and tells people once."""
+
+from collections.abc import Iterable
+
+import dagster as dg
+
+from kasparro_pipeline.alerts.channels import Channel, channels, message_of
+from kasparro_pipeline.alerts.incidents import FailedRun, Watched, standing
+from kasparro_pipeline.alerts.record import News, take_note, tell
+from kasparro_pipeline.components.all_sources import watched_sources
+from kasparro_pipeline.errors import KasparroError
+from kasparro_pipeline.services import local_url
+from kasparro_pipeline.settings import settings
+from kasparro_pipeline.warehouse.database import current_engine
+
+WILL_RETRY = "dagster/will_retry"
+"""Tag of a failed run that Dagster itself starts again."""
+NOT_SET = (
+    "no channel is set, so nobody is told; set KASPARRO_ALERT_WEBHOOK_URL, "
+    "or KASPARRO_ALERT_EMAIL_TO and KASPARRO_SMTP_URL"
+)
+
+
+@dg.definitions
+def defs(context: dg.ComponentLoadContext) -> dg.Definitions:
+    """The sensor knows the schedules and budgets of all sources."""
+    watched = watched_sources(context)
+
+    @dg.sensor(
+        name="alerts",
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Tells people once of failed runs and checks, late sources, drift, spent budgets and grown "
+        "quarantine, and once more when it is over.",
+    )
+    def alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        try:
+            chosen = channels(settings())
+        except KasparroError as error:
+            return dg.SkipReason(f"nobody is told: {error}")
+        if not chosen:
+            return dg.SkipReason(NOT_SET)
+        jobs = context.repository_def.job_names if context.repository_def else []
+        problems = look_and_tell(context.instance, jobs, watched, chosen)
+        for problem in problems:
+            context.log.warning(problem)
+        return dg.SkipReason("; ".join(problems) or "everything that there is to tell is told")
+
+    return dg.Definitions(sensors=[alerts])
+
+
+def look_and_tell(
+    instance: dg.DagsterInstance, jobs: Iterable[str], watched: list[Watched], chosen: list[Channel]
+) -> list[str]:
+    """Record what has become wrong or well, and tell it; why it could not be told, a line a channel."""
+    failed = failed_runs(instance, jobs)
+    with current_engine().begin() as connection:
+        take_note(connection, standing(connection, watched, failed), [channel.name for channel in chosen])
+    return [problem for channel in chosen if (problem := _tell(channel))]
+
+
+def failed_runs(instance: dg.DagsterInstance, jobs: Iterable[str]) -> list[FailedRun]:
+    """The jobs whose newest finished run has failed and will not be started again by Dagster.
+
+    Assets that somebody materialized by hand belong to no such job: whoever did it sees how it ends.
+    """
+    finished = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
+    found = []
+    for job in sorted(jobs):
+        if job.startswith("__"):
+            continue
+        for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=finished), limit=1):
+            will_retry = run.tags.get(WILL_RETRY) == "true"
+            if run.status is dg.DagsterRunStatus.FAILURE and not will_retry:
+                found.append(FailedRun(job, run.run_id))
+    return found
+
+
+def dagster_public_url() -> str:
+    """Where people reach the Dagster UI."""
+    chosen = settings()
+    return chosen.dagster_public_url or local_url(chosen.host, chosen.dagster_port)
+
+
+def _tell(channel: Channel) -> str | None:
+    def send(news: list[News]) -> None:
+        channel.send(message_of(news, dagster_public_url()))
+
+    with current_engine().begin() as connection:
+        return tell(connection, channel.name, send)

@@ -1,0 +1,59 @@
+"""Dagster's own daemon on a database of its own: everything happens without anybody asking."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import sqlalchemy as sa
+
+from kasparro_pipeline.processes import wait_until_ended
+from kasparro_pipeline.services import services
+from kasparro_pipeline.settings import REPOSITORY, settings
+from kasparro_pipeline.warehouse.tables import unified_assets
+from kasparro_tests.test_api_source import NOT_ASKED
+from kasparro_tests.test_load import kasparro
+
+WAIT_SECONDS = 120
+
+
+@contextmanager
+def daemon(log: Path) -> Iterator[None]:
+    """The daemon as `kasparro up` starts it; whatever it has started ends with it."""
+    (service,) = (service for service in services(settings()) if service.name == "daemon")
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, *service.arguments], cwd=REPOSITORY, stdout=out, stderr=out, env=dict(os.environ)
+        )
+        try:
+            yield
+        finally:
+            ours = psutil.Process(process.pid)
+            started = [ours, *ours.children(recursive=True)]
+            process.terminate()
+            for left in wait_until_ended(started, timeout_seconds=10):
+                left.kill()
+            process.wait()
+
+
+def wait_for(what: Callable[[], object], log: Path) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not what():
+        assert time.monotonic() < deadline, log.read_text()[-4000:]
+        time.sleep(0.2)
+
+
+def test_a_dropped_file_becomes_rows_without_anybody_asking(server: sa.URL, template: sa.URL, tmp_path: Path) -> None:
+    log = tmp_path / "daemon.log"
+    with kasparro(server, template, tmp_path, NOT_ASKED, NOT_ASKED) as env, daemon(log):
+        (env.drop_dir / "desk").mkdir()
+        (env.drop_dir / "desk" / "a.csv").write_text("Symbol,Name,Date,Price\nBTC,Bitcoin,2025-11-01,110064.5\n")
+        wait_for(lambda: env.count(unified_assets), log)
+        (row,) = env.rows(sa.select(unified_assets))
+        assert (row.day.isoformat(), str(row.price_usd), row.sources) == ("2025-11-01", "110064.5", ["csv_desk"])
