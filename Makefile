@@ -19,7 +19,7 @@ logs: $(INSTALLED) ## Follow the logs of all services
 	@$(BIN)/kasparro logs --follow
 
 test: $(INSTALLED) ## Run the whole test suite
-	@$(BIN)/pytest -n 2 --dist loadscope
+	@$(BIN)/pytest -n 3 --dist loadscope
 
 test-real: $(INSTALLED) ## Run the tests on recorded vendor answers in KASPARRO_REALDATA
 	@$(BIN)/pytest -m realdata
