@@ -87,6 +87,8 @@ def write_quarantine(
 ) -> None:
     """These payloads' quarantined records and no others: what parses now leaves the quarantine."""
     found = list(found)
+    if not found:
+        return
     refused = [
         {
             "source": account.kept.source,

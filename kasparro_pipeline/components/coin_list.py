@@ -17,7 +17,7 @@ from kasparro_pipeline.components.api_parser import parser_version
 from kasparro_pipeline.components.freshness import Freshness
 from kasparro_pipeline.components.listings import ListingLoad
 from kasparro_pipeline.components.partitions import ONLY_WAITING, daily, today
-from kasparro_pipeline.components.source_assets import listing_asset, raw_asset
+from kasparro_pipeline.components.source_assets import listing_asset, raw_asset, source_job
 from kasparro_pipeline.components.source_run import SourceRun
 from kasparro_pipeline.components.yaml_types import Real, schema
 from kasparro_pipeline.io_managers.postgres import Load
@@ -159,11 +159,7 @@ class ListSource:
         expected = self.expected
         raw = raw_asset(self.name, self.name, daily(), description, self._fetch, fields=told_by, freshness=expected)
         coins = listing_asset(self.name, self.asset_key, daily(), self.parser_version, self._parse, fields=told_by)
-        job = dg.define_asset_job(
-            self.name,
-            selection=dg.AssetSelection.assets([self.name, "raw"], self.asset_key),
-            tags={"kasparro/source": self.name},
-        )
+        job = source_job(self.name, self.asset_key)
         return dg.Definitions(assets=[raw, coins], jobs=[job], schedules=[self._refresh(job)])
 
     @property

@@ -22,8 +22,8 @@ def raw_fields(fields: VendorFields) -> dg.TableSchema:
     return dg.TableSchema([dg.TableColumn(name, "field of a record") for name in names])
 
 
-def observation_origins(raw: dg.AssetKey, fields: VendorFields) -> Origins:
-    """Which of the vendor's fields each column of an observation is read from."""
+def vendor_origins(raw: dg.AssetKey, fields: VendorFields) -> Origins:
+    """Which of the vendor's fields each column is read from."""
     return {column: [(raw, name) for name in names] for column, names in fields.items()}
 
 

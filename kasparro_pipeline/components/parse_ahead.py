@@ -30,7 +30,6 @@ class ParseAhead:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="parse")
 
     def __enter__(self) -> ParseAhead:
-        self._start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -44,17 +43,16 @@ class ParseAhead:
         """
         while self._started and _order(self._started[0][0]) < _order(kept):
             self._started.popleft()
+        self._start_from(kept)
         if not self._started or self._started[0][0] != kept:
             return self._parse(kept)
-        _, future = self._started.popleft()
-        self._start()
-        return future.result()
+        return self._started.popleft()[1].result()
 
-    def _start(self) -> None:
-        for kept in self._due:
-            self._started.append((kept, self._worker.submit(self._parse, kept)))
-            if len(self._started) >= AHEAD:
-                return
+    def _start_from(self, kept: Kept) -> None:
+        """Have `AHEAD` under way, none of them from before `kept`: those were passed over."""
+        while len(self._started) < AHEAD and (due := next(self._due, None)) is not None:
+            if _order(due) >= _order(kept):
+                self._started.append((due, self._worker.submit(self._parse, due)))
 
 
 def _order(kept: Kept) -> tuple[datetime, str, str, int]:

@@ -4,13 +4,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import dagster as dg
+import sqlalchemy as sa
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from kasparro_pipeline.components.column_lineage import (
+    Origins,
     VendorFields,
     lineage_metadata,
-    observation_origins,
     raw_fields,
+    vendor_origins,
 )
 from kasparro_pipeline.components.drift import CHECK, open_drift
 from kasparro_pipeline.components.freshness import Freshness
@@ -66,24 +68,14 @@ def observations_asset(
     fields: VendorFields,
 ) -> dg.AssetsDefinition:
     """``<name>/observations``: what the payloads say, typed and exact."""
-    origins = observation_origins(dg.AssetKey([name, "raw"]), fields)
-
-    @dg.asset(
-        key=[name, "observations"],
-        ins={"raw": dg.AssetIn(key=[name, "raw"])},
+    raw = dg.AssetKey([name, "raw"])
+    return _parsed_asset(
+        *(dg.AssetKey([name, "observations"]), raw, partitions, parser_version, parse),
+        table=observation,
+        origins=vendor_origins(raw, fields),
+        group="observations",
         description="What the source said of each coin at each moment; what is no observation is in quarantine.",
-        partitions_def=partitions,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        io_manager_key="postgres",
-        group_name="observations",
-        kinds={"postgres"},
-        code_version=parser_version,
-        metadata={TABLE: observation.fullname, **lineage_metadata(observation, origins)},
     )
-    def observations(context: dg.AssetExecutionContext, raw: Deliveries) -> dg.Output[Load]:
-        return dg.Output(parse(context, raw))
-
-    return observations
 
 
 def listing_asset(  # noqa: PLR0913
@@ -96,27 +88,46 @@ def listing_asset(  # noqa: PLR0913
     fields: VendorFields,
 ) -> dg.AssetsDefinition:
     """What the lists kept in ``<name>/raw`` say; `key` is the asset's."""
-    raw_key = dg.AssetKey([name, "raw"])
-    origins = {
-        column: [(raw_key, path) for path in found] for column, found in fields.items() if column in coin_listing.c
-    }
+    raw = dg.AssetKey([name, "raw"])
+    return _parsed_asset(
+        *(key, raw, partitions, parser_version, parse),
+        table=coin_listing,
+        origins=vendor_origins(raw, {column: paths for column, paths in fields.items() if column in coin_listing.c}),
+        group="lists",
+        description="Every coin that the vendor lists, those without a price too; its contracts are in coin_contract.",
+    )
+
+
+def _parsed_asset(  # noqa: PLR0913
+    key: dg.AssetKey,
+    raw_key: dg.AssetKey,
+    partitions: dg.PartitionsDefinition[str],
+    parser_version: str,
+    parse: Parse,
+    *,
+    table: sa.Table,
+    origins: Origins,
+    group: str,
+    description: str,
+) -> dg.AssetsDefinition:
+    """What `parse` makes of the payloads of `raw_key`, in `table`."""
 
     @dg.asset(
         key=key,
         ins={"raw": dg.AssetIn(key=raw_key)},
-        description="Every coin that the vendor lists, those without a price too; its contracts are in coin_contract.",
+        description=description,
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         io_manager_key="postgres",
-        group_name="lists",
+        group_name=group,
         kinds={"postgres"},
         code_version=parser_version,
-        metadata={TABLE: coin_listing.fullname, **lineage_metadata(coin_listing, origins)},
+        metadata={TABLE: table.fullname, **lineage_metadata(table, origins)},
     )
-    def coins(context: dg.AssetExecutionContext, raw: Deliveries) -> dg.Output[Load]:
+    def parsed(context: dg.AssetExecutionContext, raw: Deliveries) -> dg.Output[Load]:
         return dg.Output(parse(context, raw))
 
-    return coins
+    return parsed
 
 
 def drift_check(name: str, source: str) -> dg.AssetChecksDefinition:
@@ -133,8 +144,7 @@ def drift_check(name: str, source: str) -> dg.AssetChecksDefinition:
     return check
 
 
-def source_job(name: str) -> UnresolvedAssetJobDefinition:
-    """The job over a source's two assets, named like the source."""
-    return dg.define_asset_job(
-        name, selection=dg.AssetSelection.assets([name, "raw"], [name, "observations"]), tags={"kasparro/source": name}
-    )
+def source_job(name: str, parsed: dg.AssetKey | None = None) -> UnresolvedAssetJobDefinition:
+    """The job over a source's two assets, ``raw`` and `parsed` (its observations), named like the source."""
+    selection = dg.AssetSelection.assets([name, "raw"], parsed or dg.AssetKey([name, "observations"]))
+    return dg.define_asset_job(name, selection=selection, tags={"kasparro/source": name})

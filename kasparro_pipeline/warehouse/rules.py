@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Literal
 
 import sqlalchemy as sa
 
@@ -31,7 +30,7 @@ LISTED_AFTER_HOURS = 6
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Something that must be true of a table."""
+    """Something that must be true of a table. A day that violates it is not unified."""
 
     table: sa.Table
     name: str
@@ -40,9 +39,6 @@ class Rule:
     violations: str
     """A query for (day, detail); day is NULL for what concerns no day. Parameters: start and end (days, end excluded,
     +-infinity for all), source (a LIKE pattern), and the settings that are called like the check."""
-    severity: Literal["error", "warning"] = "error"
-    blocking: bool = False
-    """A day that violates it is not unified."""
 
     @property
     def by_days(self) -> bool:
@@ -58,7 +54,7 @@ class Violation:
     detail: str
 
 
-def _key_is_unique(table: sa.Table, *, blocking: bool) -> Rule:
+def _key_is_unique(table: sa.Table) -> Rule:
     """The constraint is what keeps keys unique, so it is enough to see that it is there and valid: no row is read."""
     keys = ", ".join(column.name for column in table.primary_key.columns)
     return Rule(
@@ -67,12 +63,11 @@ def _key_is_unique(table: sa.Table, *, blocking: bool) -> Rule:
         f"({keys}) is kept unique by the table's primary key.",
         f"SELECT NULL::date, 'the primary key ({keys}) is missing or not valid' WHERE NOT EXISTS ("  # noqa: S608
         f"SELECT FROM pg_index WHERE indrelid = '{table.fullname}'::regclass AND indisprimary AND indisvalid)",
-        blocking=blocking,
     )
 
 
 RULES: tuple[Rule, ...] = (
-    _key_is_unique(observation, blocking=True),
+    _key_is_unique(observation),
     Rule(
         observation,
         "no_future_day",
@@ -84,7 +79,6 @@ FROM kasparro.observation
 WHERE source IN (SELECT DISTINCT c.source FROM kasparro.source_coin AS c WHERE c.source LIKE :source)
   AND observed_at >= date_trunc('day', now(), 'UTC') + interval '1 day'
 GROUP BY 1, source""",
-        blocking=True,
     ),
     Rule(
         observation,
@@ -98,10 +92,9 @@ WHERE source LIKE :source
   AND parser_version IS NOT NULL
   AND records IS DISTINCT FROM inserted + updated + unchanged + quarantined
 GROUP BY 1""",
-        blocking=True,
     ),
-    _key_is_unique(coin, blocking=True),
-    _key_is_unique(coin_identity, blocking=True),
+    _key_is_unique(coin),
+    _key_is_unique(coin_identity),
     Rule(
         coin_identity,
         "no_orphan",
@@ -113,9 +106,8 @@ LEFT JOIN kasparro.coin AS c USING (coin_id)
 LEFT JOIN kasparro.source_coin AS s ON s.source = i.source AND s.source_coin_id = i.source_coin_id
 WHERE c.coin_id IS NULL OR s.source IS NULL
 HAVING count(*) > 0""",
-        blocking=True,
     ),
-    _key_is_unique(unified_assets, blocking=True),
+    _key_is_unique(unified_assets),
     Rule(
         unified_assets,
         "no_future_day",
@@ -123,7 +115,6 @@ HAVING count(*) > 0""",
         """
 SELECT day, count(*) || ' rows, such as ' || min(coin_id) FROM kasparro.unified_assets
 WHERE day > (now() AT TIME ZONE 'UTC')::date GROUP BY day""",
-        blocking=True,
     ),
     Rule(
         unified_assets,
@@ -134,7 +125,6 @@ SELECT day, count(*) || ' rows, such as ' || min(coin_id) FROM kasparro.unified_
 WHERE day >= :start AND day < :end AND (price_usd > 0) IS NOT TRUE
   AND NOT flags && ARRAY['no_price', 'price_not_positive'] COLLATE "C"
 GROUP BY day""",
-        blocking=True,
     ),
     Rule(
         unified_assets,
@@ -144,7 +134,6 @@ GROUP BY day""",
 SELECT day, count(*) || ' rows, such as ' || min(coin_id) FROM kasparro.unified_assets
 WHERE day >= :start AND day < :end AND coin_id NOT IN (SELECT c.coin_id FROM kasparro.coin AS c)
 GROUP BY day""",
-        blocking=True,
     ),
     Rule(
         unified_assets,
@@ -171,7 +160,6 @@ JOIN listed AS b ON b.source = l.source AND b.day = l.day - 1
 JOIN counted AS y ON y.source = l.source AND y.day = b.day
 LEFT JOIN counted AS t ON t.source = l.source AND t.day = l.day
 WHERE l.day >= :start AND y.coins >= {MIN_COINS} AND coalesce(t.coins, 0) < :check_coin_count * y.coins""",  # noqa: S608
-        blocking=True,
     ),
     Rule(
         unified_assets,
@@ -186,13 +174,12 @@ WHERE day >= :start AND day < :end AND price_spread_pct IS NOT NULL
 GROUP BY day
 HAVING count(*) >= {MIN_COMPARED}
    AND count(*) FILTER (WHERE price_spread_pct > {FAR_PCT}) > :check_sources_agree * count(*)""",  # noqa: S608
-        blocking=True,
     ),
 )
 
 
 class ChecksFailedError(KasparroError):
-    """Rows were not written, because they would break rules that block."""
+    """Rows were not written, because they would break rules."""
 
     def __init__(self, found: Mapping[str, list[Violation]]) -> None:
         self.found = found
@@ -203,7 +190,7 @@ class ChecksFailedError(KasparroError):
 
 
 def demand(connection: sa.Connection, table: sa.Table, days: Collection[date]) -> None:
-    """See that these days of `table`, as the transaction has written them, break no rule that blocks.
+    """See that these days of `table`, as the transaction has written them, break no rule.
 
     Raises:
         ChecksFailedError: they do; the transaction has to be rolled back.
@@ -214,7 +201,6 @@ def demand(connection: sa.Connection, table: sa.Table, days: Collection[date]) -
     found = {
         rule.name: [v for v in look(connection, rule, span) if v.day is None or v.day in days]
         for rule in rules_of(table)
-        if rule.blocking
     }
     if any(found.values()):
         raise ChecksFailedError(found)
@@ -262,8 +248,8 @@ def remember(  # noqa: PLR0913
             "asset_key": asset_key,
             "check_name": rule.name,
             "day": violation.day,
-            "severity": rule.severity,
-            "blocking": rule.blocking,
+            "severity": "error",
+            "blocking": True,
             "detail": violation.detail,
             "run_id": run_id,
         }

@@ -26,8 +26,7 @@ def checks_of(table: sa.Table, asset_key: list[str], source: str = "%") -> dg.As
     @dg.multi_asset_check(
         name=f"{'__'.join(asset_key)}_checks",
         specs=[
-            dg.AssetCheckSpec(rule.name, asset=key, description=rule.says, blocking=rule.blocking)
-            for rule in rules.values()
+            dg.AssetCheckSpec(rule.name, asset=key, description=rule.says, blocking=True) for rule in rules.values()
         ],
         can_subset=True,  # else no job could run the asset without all of its checks
     )
@@ -59,7 +58,7 @@ def report_failed(context: dg.AssetExecutionContext, table: sa.Table, found: Map
                 metadata=told.metadata,
                 severity=told.severity,
                 description=told.description,
-                blocking=rule.blocking,
+                blocking=True,
             )
         )
 
@@ -68,13 +67,12 @@ def _result(
     key: dg.AssetKey, rule: Rule, found: list[Violation], days: tuple[date, date] | None
 ) -> dg.AssetCheckResult:
     ours = [v for v in found if v.day is None or days is None or days[0] <= v.day < days[1]]
-    is_error = bool(ours) and rule.severity == "error"
     told = [f"{v.day or 'all days'}: {v.detail}" for v in (ours or found)]
     return dg.AssetCheckResult(
         asset_key=key,
         check_name=rule.name,
         passed=not found,
-        severity=dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN,
+        severity=dg.AssetCheckSeverity.ERROR if ours else dg.AssetCheckSeverity.WARN,
         description="; ".join(told[:3]) or None,
         metadata={"violations": len(found), **({"days": told[:SHOWN_DAYS]} if told else {})},
     )
