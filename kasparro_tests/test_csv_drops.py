@@ -155,6 +155,26 @@ def test_files_that_cannot_be_unpacked_are_one_quarantined_record_each(drops: En
     assert dialect_shown("broken/cut.csv.gz")["refused"] == "archive"
 
 
+def test_a_file_that_lost_its_price_fails_and_the_other_one_is_kept(drops: Environment, loader: Loader) -> None:
+    folder = drops.drop_dir / "lost"
+    folder.mkdir()
+    lines = "a,2020-01-01,1\nb,2020-01-01,2\n"
+    (folder / "broken.csv").write_text(f"id,date,price\n{lines}")
+    (folder / "good.csv").write_text(f"id,date,price\n{lines}".replace("2020", "2021"))
+    assert not loader.load(["csv_lost"]).failed
+    (folder / "broken.csv").write_text(f"id,date,value\n{lines}")
+    (folder / "good.csv").write_text(f"id,date,price\n{lines}".replace("2020", "2022"))
+
+    report = loader.load(["csv_lost"])
+    assert report.failed
+    (error,) = (source.error for source in report.sources if source.error)
+    assert error.startswith("lost/broken.csv: the key field 'price' (price_usd) is in none of the records")
+    years = drops.rows(sa.select(observation.c.observed_at).where(observation.c.source == "csv_lost"))
+    assert {row.observed_at.year for row in years} == {2020, 2021, 2022}
+    assert_accounts_add_up(drops)
+    assert not Loader().load(["csv_lost"]).failed  # what a person has to mend is told once
+
+
 def dialect_shown(partition: str) -> dict:
     """What Dagster's UI shows of a file."""
     wanted = dg.AssetRecordsFilter(dg.AssetKey(["csv_drops", "observations"]), asset_partitions=[partition])

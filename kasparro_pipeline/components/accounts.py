@@ -24,9 +24,11 @@ _EXTENT = ("first_observed_at", "last_observed_at", "first_coin_id", "last_coin_
 _KEY = ("source", "partition", "position", "fetched_at")
 _LEAVES_QUARANTINE = sa.text(
     """
-    DELETE FROM kasparro.quarantine
-    WHERE (source, payload_sha256) IN (SELECT * FROM unnest(CAST(:sources AS text[]), CAST(:payloads AS text[])))
-      AND (source, payload_sha256, position) NOT IN (
+    DELETE FROM kasparro.quarantine AS q
+    USING unnest(CAST(:sources AS text[]), CAST(:payloads AS text[]), CAST(:least AS bigint[]))
+      AS told (source, payload_sha256, least)
+    WHERE q.source = told.source AND q.payload_sha256 = told.payload_sha256 AND q.position >= told.least
+      AND (q.source, q.payload_sha256, q.position) NOT IN (
           SELECT * FROM unnest(CAST(:of_sources AS text[]), CAST(:of_payloads AS text[]), CAST(:positions AS bigint[]))
       )
     """
@@ -83,9 +85,17 @@ def _row(account: Account) -> dict[str, Any]:
 
 
 def write_quarantine(
-    connection: sa.Connection, found: Iterable[tuple[Account, list[Quarantined]]], run_id: str
+    connection: sa.Connection,
+    found: Iterable[tuple[Account, list[Quarantined]]],
+    run_id: str,
+    *,
+    are_files: bool = False,
 ) -> None:
-    """These payloads' quarantined records and no others: what parses now leaves the quarantine."""
+    """These payloads' quarantined records and no others: what parses now leaves the quarantine.
+
+    Of files (`are_files`), only the first block says whether the file as a whole is refused: its record 0. A later
+    block may be the same bytes.
+    """
     found = list(found)
     if not found:
         return
@@ -109,6 +119,7 @@ def write_quarantine(
         {
             "sources": [account.kept.source for account, _ in found],
             "payloads": [account.kept.sha256 for account, _ in found],
+            "least": [int(are_files and account.kept.position > 0) for account, _ in found],
             "of_sources": [row["source"] for row in refused],
             "of_payloads": [row["payload_sha256"] for row in refused],
             "positions": [row["position"] for row in refused],

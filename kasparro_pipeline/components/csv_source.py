@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import dagster as dg
 import sqlalchemy as sa
 
 from kasparro_pipeline.components.api_parser import parser_version
-from kasparro_pipeline.components.drift import KEY_COLUMNS, Shaped
+from kasparro_pipeline.components.drift import KEY_COLUMNS, Shaped, report_drift
 from kasparro_pipeline.components.observations import ObservationLoad
 from kasparro_pipeline.components.partitions import ONLY_WAITING, drops
 from kasparro_pipeline.components.scaffold import CsvSourceScaffolder
@@ -146,7 +147,8 @@ class CsvSource(dg.Component, dg.Model, dg.Resolvable):
         parser = CsvParser(self.parser_version, self.reading, settings().first_day, raw)
         for partition, dialect in parser.dialects().items():
             context.add_asset_metadata({"dialect": dg.JsonMetadataValue(dialect.described())}, partition_key=partition)
-        return ObservationLoad(raw, parser, run, only_waiting=ONLY_WAITING in context.run.tags).load()
+        on_drift = partial(report_drift, context, "csv_*")
+        return ObservationLoad(raw, parser, run, on_drift, only_waiting=ONLY_WAITING in context.run.tags).load()
 
 
 def vendor_fields(columns: Mapping[str, list[str]]) -> dict[str, list[str]]:
@@ -185,7 +187,8 @@ class CsvParser:
             return None
         header, rows = found
         errors = KEY_COLUMNS if dialect.problem else frozenset[str]()
-        return Shaped(kept.partition, table_shape(header, rows), len(rows), self._column_of, {}, errors)
+        shape = table_shape(header, rows)
+        return Shaped(kept.partition, shape, len(rows), self._column_of, {}, errors, is_file=True)
 
     def _column_of(self, name: str) -> str | None:
         return next(iter(self._reading.mapping.indexes([name])), None)

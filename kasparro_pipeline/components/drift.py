@@ -6,7 +6,7 @@ held against the file of its source whose header is likest, so that files of ano
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -49,6 +49,8 @@ class Shaped:
     """Fields that must not be missing, and the column of each."""
     errors: frozenset[str] = KEY_COLUMNS
     """Columns whose field is no longer there for certain when it is missing: nothing else can be read in its place."""
+    is_file: bool = False
+    """What it lost is learned: its records are in quarantine, and the next one is held against it."""
 
 
 class Shapes(Protocol):
@@ -65,8 +67,8 @@ class _Scope:
     fields: Shape = field(default_factory=dict)
     last_seen: datetime | None = None
     is_learning: bool = True
-    open: set[tuple[str, str]] = field(default_factory=set)
-    """Path and kind of the drift that has not passed."""
+    open: dict[tuple[str, str], str | None] = field(default_factory=dict)
+    """Path and kind of the drift that has not passed, and the column that the field was read as."""
     seen: dict[str, tuple[datetime, datetime]] = field(default_factory=dict)
     """When a field was first and last seen, as far as that has to be written."""
 
@@ -90,7 +92,7 @@ class DriftWatch:
         if shaped is None:
             return None
         scope = self._scope(connection, kept, shaped)
-        if scope.last_seen is not None and kept.fetched_at <= scope.last_seen:
+        if scope.last_seen is not None and kept.fetched_at < scope.last_seen:
             return None
         found = [] if scope.is_learning else changes(scope.fields, shaped.shape)
         lost = _lost_keys(shaped, scope)
@@ -103,14 +105,10 @@ class DriftWatch:
         for change in found:
             self._note(kept, shaped, change)
         self._pass(kept, shaped, scope)
-        scope.open |= {(change.path, change.kind) for change in found}
-        if lost:
-            named = ", ".join(f"{path!r} ({column})" for path, column in sorted(lost.items()))
-            guesses = [f"{c.path!r} may be {c.renamed_to!r} now" for c in found if c.kind == "renamed"]
-            hint = "mend the mapping, then load again"
-            return "; ".join([f"{kept.request}: the key field {named} is in none of the records", *guesses, hint])
-        self._learn(kept, shaped, scope, found)
-        return None
+        scope.open |= {(change.path, change.kind): shaped.column_of(change.path) for change in found}
+        if not lost or shaped.is_file:
+            self._learn(kept, shaped, scope, found)
+        return _told(kept, lost, found) if lost else None
 
     def write(self, connection: sa.Connection) -> None:
         """Write what was found and learned."""
@@ -150,8 +148,7 @@ class DriftWatch:
             self._scopes[kept.source] = _known(connection, kept.source)
         scopes = self._scopes[kept.source]
         if shaped.scope not in scopes:
-            likest = _likest(scopes, shaped.shape)
-            scopes[shaped.scope] = _Scope({path: replace(known) for path, known in likest.items()})
+            scopes[shaped.scope] = _Scope(_likest(scopes, shaped.shape))
         scope = scopes[shaped.scope]
         learns_on = scope.is_learning and not shaped.scope and not _was_swept(connection, kept)
         scope.is_learning = not scope.fields or learns_on
@@ -181,16 +178,24 @@ class DriftWatch:
         }
 
     def _pass(self, kept: Kept, shaped: Shaped, scope: _Scope) -> None:
-        """Drift that has not passed goes on, or passes: what was missing is here, what was retyped is as before."""
-        for path, kind in sorted(scope.open):
+        """Drift that has not passed goes on, or passes: what was missing is here, what was retyped is as before.
+
+        It passes too where the mapping was mended: the field is wanted no more, or the same payload, parsed again, has
+        another one in its place.
+        """
+        is_again = kept.fetched_at == scope.last_seen
+        for (path, kind), column in sorted(scope.open.items()):
             now = shaped.shape.get(path)
             before = scope.fields.get(path)
-            is_back = now is not None and (kind != "retyped" or before is None or not is_retyped(before, now))
+            is_over = now is not None and (kind != "retyped" or before is None or not is_retyped(before, now))
             if kind == "new":
-                is_back = now is None
-            if is_back:
+                is_over = now is None
+            if column is not None and kind != "new":
+                is_read = is_again and column in map(shaped.column_of, shaped.shape)
+                is_over |= shaped.column_of(path) is None or is_read
+            if is_over:
                 self._passed[kept.source, shaped.scope, path, kind] = kept.fetched_at
-                scope.open.discard((path, kind))
+                del scope.open[path, kind]
 
     def _learn(self, kept: Kept, shaped: Shaped, scope: _Scope, found: list[Change]) -> None:
         before = set(scope.fields)
@@ -254,7 +259,16 @@ def _lost_keys(shaped: Shaped, scope: _Scope) -> dict[str, str]:
     """The key fields that no record has, where it is more than one record's whim."""
     if shaped.records < 1 or (shaped.records < 2 and not scope.fields):
         return {}
-    return {path: column for path, column in shaped.key_fields.items() if path not in shaped.shape}
+    known = {path: shaped.column_of(path) for path in {*scope.fields, *(path for path, _ in scope.open)}}
+    keys = {path: column for path, column in known.items() if column in shaped.errors} | dict(shaped.key_fields)
+    return {path: column for path, column in keys.items() if path not in shaped.shape}
+
+
+def _told(kept: Kept, lost: Mapping[str, str], found: Iterable[Change]) -> str:
+    named = ", ".join(f"{path!r} ({column})" for path, column in sorted(lost.items()))
+    guesses = [f"{c.path!r} may be {c.renamed_to!r} now" for c in found if c.kind == "renamed" and c.path in lost]
+    hint = "mend the mapping, then load again"
+    return "; ".join([f"{kept.request}: the key field {named} is in none of the records", *guesses, hint])
 
 
 def _known(connection: sa.Connection, source: str) -> dict[str, _Scope]:
@@ -264,23 +278,32 @@ def _known(connection: sa.Connection, source: str) -> dict[str, _Scope]:
         scope = scopes.setdefault(row.scope, _Scope())
         scope.fields[row.path] = Field(row.share, set(row.types), row.example, row.present)
         scope.last_seen = max(scope.last_seen or row.last_seen, row.last_seen)
-    unresolved = sa.select(drift.c.scope, drift.c.path, drift.c.kind).where(
+    unresolved = sa.select(drift.c.scope, drift.c.path, drift.c.kind, drift.c.mapped_column).where(
         drift.c.source == source, drift.c.resolved_at.is_(None)
     )
-    for name, path, kind in connection.execute(unresolved):
-        scopes.setdefault(name, _Scope()).open.add((path, kind))
+    for name, path, kind, column in connection.execute(unresolved):
+        scopes.setdefault(name, _Scope()).open[path, kind] = column
     return scopes
 
 
 def _likest(scopes: Mapping[str, _Scope], shape: Shape) -> Shape:
-    """The fields of the file whose header has most in common with this one, if that is enough."""
-    layouts = {frozenset(path for path, known in s.fields.items() if known.present): s.fields for s in scopes.values()}
+    """The fields of the file whose header has most in common with this one, if that is enough.
+
+    What such a file lost of its key fields is missing in this one, too.
+    """
+    layouts = {frozenset(_expected(scope)): scope.fields for scope in scopes.values()}
 
     def alike(names: frozenset[str]) -> float:
         return len(names & shape.keys()) / max(1, len(names | shape.keys()))
 
     best = max(layouts, key=lambda names: (alike(names), sorted(names)), default=frozenset[str]())
-    return {path: layouts[best][path] for path in best} if alike(best) >= MIN_ALIKE else {}
+    return {path: replace(layouts[best][path], present=True) for path in best} if alike(best) >= MIN_ALIKE else {}
+
+
+def _expected(scope: _Scope) -> Iterator[str]:
+    """The fields that a file of this layout should have."""
+    lost = {path for (path, _), column in scope.open.items() if column in KEY_COLUMNS}
+    return (path for path, known in scope.fields.items() if known.present or path in lost)
 
 
 def _was_swept(connection: sa.Connection, kept: Kept) -> bool:

@@ -127,11 +127,13 @@ class ObservationLoad:
         self._touched = Touched()
         self._sums: dict[str, dict[str, int]] = {}
         self._coins = CoinNames()
+        self._lost: dict[tuple[str, str], str] = {}
+        """File to what its newest state lost."""
 
     def load(self) -> Load:
         """What to hand to the `PostgresIOManager`."""
         return Load(
-            *(self._frames, self._after_frame, self._before_commit, self._failed),
+            *(self._frames, self._after_frame, self._before_commit, self._failed, self._after_commit),
             group_by=WRITTEN_BY,
             list_by=COIN,
             comes_again=False,  # known bytes are not parsed again, and other ones fall into other frames
@@ -196,8 +198,10 @@ class ObservationLoad:
         latest = self._latest_parsed(connection, kept.source)
         late = latest is not None and latest > kept.rank
         lost = self._watch.look(connection, kept)
-        if lost and is_newest and not late and not self._parser.restates:
-            raise DriftError(lost)  # of an older payload, or a file, each record is quarantined
+        if self._parser.restates:
+            self._note_lost(kept, lost)
+        elif lost and is_newest and not late:
+            raise DriftError(lost)  # of an older payload each record is quarantined
         if late or any((kept.source, kept.sha256) == (one.kept.source, one.kept.sha256) for one in self._batch):
             yield from self._flush()
         if not late and self._is_known(kept):
@@ -255,6 +259,13 @@ class ObservationLoad:
             self._latest[source] = (row[0], row[1], row[2])
         return self._latest[source]
 
+    def _note_lost(self, kept: Kept, lost: str | None) -> None:
+        """A file that lost a key field is quarantined, and the run fails once that is stored."""
+        if kept.position == 0:
+            self._lost.pop((kept.source, kept.partition), None)
+        if lost:
+            self._lost[kept.source, kept.partition] = lost
+
     def _parsed_after(self, connection: sa.Connection, kept: Kept) -> list[Kept]:
         """The deliveries after this one that this parser has parsed, oldest first."""
         return self._deliveries.find(
@@ -275,7 +286,7 @@ class ObservationLoad:
         self._write_accounts(connection, accounts)
         found = zip(accounts, self._being_merged, strict=True)
         told = [(account, one.records.quarantined) for account, one in found if not one.keeps_quarantine]
-        write_quarantine(connection, told, self._run.run_id)
+        write_quarantine(connection, told, self._run.run_id, are_files=self._parser.restates)
         self._coins.add(connection, _observations(self._being_merged))
         self._touched.add_written(merged.listed)
         self._being_merged = []
@@ -285,6 +296,14 @@ class ObservationLoad:
         self._coins.write(connection)
         self._touched.write(connection)
         self._run.succeeded(connection, self._sums)
+
+    def _after_commit(self) -> None:
+        if not self._lost:
+            return
+        for (source, _), lost in sorted(self._lost.items()):
+            self._run.failed(DriftError(lost), [source])
+        self._on_drift()
+        raise DriftError("\n".join(self._lost.values()))
 
     def _failed(self, error: BaseException) -> None:
         self._run.failed(error)

@@ -63,6 +63,8 @@ class Load:
     before_commit: Callable[[sa.Connection, Merged], None] | None = None
     on_error: Callable[[BaseException], None] | None = None
     """Called when nothing of it is kept, outside the transaction."""
+    after_commit: Callable[[], None] | None = None
+    """Called when all of it is kept; what it raises fails the run all the same."""
     group_by: Sequence[str | UtcDay] = ()
     """See `Merge`."""
     list_by: str | None = None
@@ -123,6 +125,8 @@ class PostgresIOManager(dg.IOManager):
                 if load.on_error is not None:
                     load.on_error(error)
                 raise
+        if load.after_commit is not None:
+            load.after_commit()
         counts = ("inserted", "updated", "unchanged", "rejected", "deleted")
         context.add_output_metadata({name: getattr(total, name) for name in counts} | preview)
 

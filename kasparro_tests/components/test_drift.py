@@ -8,9 +8,11 @@ import pytest
 import sqlalchemy as sa
 
 from kasparro_pipeline.components.drift import DriftError
+from kasparro_pipeline.sources.csv.reading import CsvReading
 from kasparro_pipeline.sources.json_records import JsonMapping
 from kasparro_pipeline.warehouse.tables import delivery, drift, observation, quarantine, source_field
 from kasparro_tests.components.world import HEADER, World, csv_payloads, json_payload, minute
+from kasparro_tests.sources.samples import CSV
 
 
 def records(*, without: tuple[str, ...] = (), **more: object) -> list[dict[str, object]]:
@@ -24,6 +26,11 @@ def records(*, without: tuple[str, ...] = (), **more: object) -> list[dict[str, 
 def found(world: World) -> list[tuple[object, ...]]:
     columns = (drift.c.kind, drift.c.path, drift.c.renamed_to, drift.c.severity)
     return [tuple(row) for row in world.rows(sa.select(*columns).order_by(drift.c.id))]
+
+
+def still_open(world: World) -> list[str]:
+    matters = drift.c.resolved_at.is_(None) & (drift.c.severity != "info")
+    return [path for (path,) in world.rows(sa.select(drift.c.path).where(matters))]
 
 
 def count(world: World, table: sa.Table) -> int:
@@ -96,6 +103,7 @@ def test_a_key_field_that_is_gone_fails_before_anything_is_written(world: World)
     world.parse(["vendor"], [minute(1).date().isoformat()])
     assert count(world, observation) == 8
     assert count(world, quarantine) == 4  # the first payload, by the new mapping
+    assert still_open(world) == []
 
 
 def test_a_bad_answer_is_quarantined_once_the_vendor_answers_well_again(world: World) -> None:
@@ -131,8 +139,34 @@ def test_a_new_file_is_held_against_the_likest_of_its_source(world: World) -> No
 
 def test_a_file_that_lost_a_key_column_is_quarantined_as_a_whole(world: World) -> None:
     line = "a,X,2026-10-01T00:00:00Z,1\n"
-    world.load(csv_payloads([HEADER, line], 0))
-    world.load(csv_payloads(["id,symbol,at,what\n", line], 1))
-    (row,) = world.rows(sa.select(drift).where(drift.c.mapped_column == "price_usd"))
-    assert (row.path, row.severity) == ("price", "error")
-    assert (count(world, observation), count(world, quarantine)) == (1, 1)
+    world.load(csv_payloads([HEADER + line], 0))
+    for number, partition in ((1, "drop/a.csv"), (2, "drop/a.csv"), (3, "drop/new.csv")):
+        with pytest.raises(DriftError, match=rf"{partition}: the key field 'price' \(price_usd\)"):
+            equal_blocks = [f"id,symbol,at,what\n{line}{line}".replace(",1", f",{number}")] * number
+            world.load(csv_payloads(equal_blocks, number, partition))
+    rows = world.rows(sa.select(drift).where(drift.c.mapped_column == "price_usd"))
+    assert {(row.scope, row.path, row.severity) for row in rows} == {
+        ("drop/a.csv", "price", "error"),
+        ("drop/new.csv", "price", "error"),
+    }
+    assert (count(world, observation), count(world, quarantine)) == (1, 3)
+    world.assert_accounts_add_up()
+
+
+def test_a_file_that_has_its_key_column_again_by_its_newest_state_does_not_fail(world: World) -> None:
+    line = "a,X,2026-10-01T00:00:00Z,1\n"
+    world.load(csv_payloads([HEADER + line], 0))
+    world.keep([*csv_payloads([f"id,symbol,at,what\n{line}"], 1), *csv_payloads([HEADER + line], 2)])
+    world.parse(["csv_drop"], ["drop/a.csv"])
+    assert still_open(world) == []
+
+
+def test_drift_ends_when_the_mapping_is_mended(world: World) -> None:
+    line = "a,X,2026-10-01T00:00:00Z,1\n"
+    world.load(csv_payloads([HEADER + line], 0))
+    with pytest.raises(DriftError):
+        world.load(csv_payloads([f"id,symbol,at,what\n{line}"], 1))
+    world.reading = CsvReading(CSV.with_columns({"observed_at": ("at",), "price_usd": ("price", "what")}))
+    world.parse(["csv_drop"], ["drop/a.csv"])
+    assert still_open(world) == []
+    assert (count(world, observation), count(world, quarantine)) == (1, 0)

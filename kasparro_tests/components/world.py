@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from kasparro_pipeline.components.api_parser import ApiParser
+from kasparro_pipeline.components.api_parser import ApiParser, parser_version
 from kasparro_pipeline.components.csv_source import CsvParser
 from kasparro_pipeline.components.observations import COIN, WRITTEN_BY, ObservationLoad, Parser
 from kasparro_pipeline.components.source_run import SourceRun
@@ -70,14 +70,18 @@ class World:
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
         self.mapping = MAPPING
+        self.reading = READING
         self._runs = 0
 
     def load(self, payloads: Iterable[Payload]) -> None:
         payloads = list(payloads)
+        self.keep(payloads)
+        self.parse({payload.source for payload in payloads}, {payload.partition for payload in payloads})
+
+    def keep(self, payloads: Iterable[Payload]) -> None:
         for payload in payloads:
             with self.engine.begin() as connection:
                 _keep(connection, payload, f"run-{self._runs}")
-        self.parse({payload.source for payload in payloads}, {payload.partition for payload in payloads})
 
     def parse(self, sources: Iterable[str], partitions: Iterable[str]) -> None:
         partitions = list(partitions)
@@ -94,10 +98,13 @@ class World:
                 assert load.on_error is not None
                 load.on_error(error)
                 raise
+            assert load.after_commit is not None
+            load.after_commit()
 
     def parser(self, source: str, deliveries: Deliveries) -> Parser:
         if source.startswith("csv_"):
-            return CsvParser("csv-test", READING, FIRST_DAY, deliveries)
+            version = parser_version("csv-test", self.reading.decides)
+            return CsvParser(version, self.reading, FIRST_DAY, deliveries)
         return ApiParser(self.mapping, None, FIRST_DAY, deliveries)
 
     def rows(self, query: sa.Select[Any]) -> list[sa.Row[Any]]:
