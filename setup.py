@@ -79,6 +79,7 @@ setup(
             "pytest-xdist>=3.8",
             "ruff>=0.14",
             "schemathesis>=4.32,<5",
+            "trustme>=1.2,<2",
             "types-psutil",
             "types-psycopg2",
         ],

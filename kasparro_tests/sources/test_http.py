@@ -5,12 +5,14 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 
 import pytest
 
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.sources.http import FetchError, NoSuchError, RequestPolicy, VendorClient
 from kasparro_tests.sources.vendor import Reply, running_vendor
+from kasparro_tests.sources.vendor_http2 import Http2Vendor, running_http2_vendor
 
 FAST = RequestPolicy(timeout=0.3, attempts=3, total=10, wait_initial=0.01, wait_max=0.02, wait_jitter=0.0)
 GOOD = Reply(b'[{"id":"bitcoin"}]')
@@ -243,7 +245,37 @@ def test_a_304_that_was_not_asked_for_is_an_error():
     assert "answered 304 Not Modified" in message
 
 
-def test_http2_is_spoken_where_it_is_chosen_and_the_vendor_speaks_it():
-    policy = replace(FAST, http2=True)
-    with running_vendor(GOOD) as vendor, client(vendor.url, policy) as vendor_client:
-        assert vendor_client.get("/coins", {}).body == GOOD.body  # over plain HTTP nobody speaks it: 1.1 as before
+HTTP2 = replace(FAST, http2=True)
+
+
+def test_over_plain_http_nobody_speaks_http2_and_1_1_is_spoken_as_before():
+    with running_vendor(GOOD) as vendor, client(vendor.url, HTTP2) as vendor_client:
+        assert vendor_client.get("/coins", {}).body == GOOD.body
+
+
+def test_many_requests_of_http2_share_a_connection(monkeypatch, tmp_path):
+    body = b"[" + b",".join(b'{"id":"coin-%d"}' % n for n in range(500)) + b"]"
+    with running_http2_vendor(body, "answer") as vendor:
+        trust(vendor, monkeypatch, tmp_path)
+        with client(vendor.url, HTTP2, **{"x-cg-pro-api-key": "secret"}) as vendor_client:
+            answers = [vendor_client.get("/coins", {"page": page}) for page in range(3)]
+    assert {answer.body for answer in answers} == {body}
+    assert [request[":path"] for request in vendor.requests] == [f"/v1/coins?page={page}" for page in range(3)]
+    assert {request["x-cg-pro-api-key"] for request in vendor.requests} == {"secret"}
+    assert vendor.connections == 1
+
+
+@pytest.mark.parametrize("fault", ["reset the stream", "go away", "hang up", "send rubbish", "answer half and hang up"])
+@pytest.mark.parametrize("before", [[], ["answer"]])
+def test_what_can_go_wrong_with_http2_is_tried_again(fault, before, monkeypatch, tmp_path):
+    with running_http2_vendor(GOOD.body, *before, fault, "answer") as vendor:
+        trust(vendor, monkeypatch, tmp_path)
+        with client(vendor.url, HTTP2) as vendor_client:
+            assert [vendor_client.get("/coins", {}).body for _ in range(3)] == [GOOD.body] * 3
+    assert len(vendor.requests) == 4
+
+
+def trust(vendor: Http2Vendor, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Take its certificate for good, as one that a company's own authority has signed."""
+    vendor.authority.cert_pem.write_to_path(str(folder / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(folder / "authority.pem"))
