@@ -23,7 +23,14 @@ setup(
             "**/*.ini",
             "**/*.mako",
         ],
-        "kasparro_api": ["py.typed", "explorer/*.html", "explorer/*.css", "explorer/*.js", "explorer/*.svg"],
+        "kasparro_api": [
+            "py.typed",
+            "explorer/*.html",
+            "explorer/*.css",
+            "explorer/*.js",
+            "explorer/*.svg",
+            "explorer/uplot/*",
+        ],
     },
     entry_points={"console_scripts": ["kasparro = kasparro_pipeline.cli:main"]},
     install_requires=[

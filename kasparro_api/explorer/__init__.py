@@ -25,6 +25,9 @@ _MEDIA_TYPES = {
     "explorer.js": "text/javascript; charset=utf-8",
     "lineage.js": "text/javascript; charset=utf-8",
     "operations.js": "text/javascript; charset=utf-8",
+    "spark.js": "text/javascript; charset=utf-8",
+    "uplot/uPlot.iife.min.js": "text/javascript; charset=utf-8",
+    "uplot/uPlot.min.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
 _HEADERS = {

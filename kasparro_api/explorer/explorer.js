@@ -1,11 +1,11 @@
 // The page: what is asked for when, and which view the address (#/coin/ID/DAY) names.
 
 import { ask, hasKey, useKey } from "./api.js";
-import { sparkline } from "./chart.js";
 import { coin } from "./coin.js";
 import { el, grouped, shown, table } from "./dom.js";
 import { lineage } from "./lineage.js";
 import { health, oddities, sources } from "./operations.js";
+import { sparkline } from "./spark.js";
 
 const TOP = 25;
 const TREND_DAYS = 30;

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -18,7 +19,7 @@ from pydantic import SecretStr
 
 from kasparro_pipeline.warehouse.tables import coin, delivery, drift, quarantine, raw_payload, source_run
 from kasparro_tests.api.rows import insert
-from kasparro_tests.api.serving import app_on, served
+from kasparro_tests.api.serving import app_on, served, within
 from kasparro_tests.warehouse.market import DAY, at, observe, said, unify_days
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")  # `.ci/run` looks for the same
@@ -29,6 +30,31 @@ SHA256 = hashlib.sha256(BODY).hexdigest()
 HOSTILE = "<img src=x onerror=document.title='broken'>"
 KEY = "a-key-of-the-environment"
 Opened = Callable[..., Page]
+
+DRAWN = """async () => {
+    await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+    const canvas = document.querySelector(".chart canvas");
+    const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+    const style = getComputedStyle(document.documentElement);
+    const rgb = (name) => {
+        copy.fillStyle = style.getPropertyValue(name);
+        copy.fillRect(0, 0, 1, 1);
+        return copy.getImageData(0, 0, 1, 1).data;
+    };
+    const inks = ["--line-0", "--line-1", "--line-2", "--soft", "--edge"].map((name) => [name, rgb(name)]);
+    copy.clearRect(0, 0, canvas.width, canvas.height);
+    copy.drawImage(canvas, 0, 0);
+    const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
+    const columns = Object.fromEntries(inks.map(([name]) => [name, new Set()]));
+    for (let n = 0; n < data.length; n += 4) {
+        if (data[n + 3] < 90) continue;
+        const far = ([, ink]) => [0, 1, 2].reduce((sum, part) => sum + (ink[part] - data[n + part]) ** 2, 0);
+        const [name] = inks.reduce((best, ink) => (far(ink) < far(best) ? ink : best));
+        columns[name].add((n / 4) % canvas.width);
+    }
+    return Object.entries(columns).filter(([name]) => name.startsWith("--line")).map(([, found]) => [...found]);
+}"""
+"""In which columns of the canvas each of the first three lines is seen."""
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +147,9 @@ def test_a_coin_is_found_drawn_and_traced_to_its_bytes_by_keyboard(
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Bitcoin", exact=False).first).to_be_focused()
     expect(page.locator(".legend")).to_have_text("unifiedcoingeckocsv_desk")
-    for line in range(3):
-        assert page.locator(f"path.line-{line}").get_attribute("d").count("L") == 3  # four days
+    lines = page.evaluate(DRAWN)
+    assert all(max(line) - min(line) > 900 for line in lines)  # of 1,100, less what the axis takes
+    assert all(len(line) > max(line) - min(line) for line in lines)  # without a hole
     page.get_by_role("group", name="Price of Bitcoin in USD").focus()
     page.keyboard.press("Home")
     expect(page.locator(".readout")).to_have_text(
@@ -212,24 +239,40 @@ def test_it_fits_a_phone_and_both_schemes(
     assert (sum(map(int, ground[4:-1].split(","))) < 200) == (scheme == "dark")
 
 
-def test_lines_break_at_a_long_silence_and_marks_are_round(bare_service: httpx.Client, opened: Opened) -> None:
+SILENT = """async () => {
+    const { chart } = await import("/explorer/chart.js");
+    const rows = ["2026-01-01", "2026-01-15", "2026-03-01", "2026-03-02"].map((day) => ({ day, value: "1.5" }));
+    rows.push({ day: "2026-03-20", value: null });
+    document.getElementById("main").append(chart("A coin", [{ name: "unified", rows }]));
+}"""
+
+
+def test_a_line_breaks_at_a_long_silence_and_nowhere_else(bare_service: httpx.Client, opened: Opened) -> None:
     page = opened(bare_service, may_fail=True)
-    shapes = """async () => {
-        const { path, points, scale, ticks } = await import("/explorer/chart.js");
-        const days = ["2026-01-01", "2026-01-02", "2026-02-01"].map((day) => ({ day, value: "1.5" }));
-        days.push({ day: "2026-02-02", value: null });
-        const x = scale(Date.parse("2026-01-01"), Date.parse("2026-02-01"), 0, 31);
-        const placed = points(days, x, scale(1, 2, 10, 0));
-        return [path(placed), ticks(0.1, 0.52), ticks(91_000, 108_000), ticks(5, 5), scale(5, 5, 0, 10)(5)];
-    }"""
-    line, small, large, one, middle = page.evaluate(shapes)
-    assert line == "M0.0 5.0L1.0 5.0M31.0 5.0"
-    assert small == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
-    assert large == [95_000, 100_000, 105_000]
-    assert (one, middle) == ([5], 5)
+    page.evaluate(SILENT)
+    line, *_ = page.evaluate(DRAWN)
+    columns = sorted(line)
+    holes = [(before, after) for before, after in pairwise(columns) if after - before > 1]
+    ((before, after),) = holes  # of 60 days the line is there on the first 14, and on the last
+    assert (before - columns[0]) / (columns[-1] - columns[0]) == pytest.approx(14 / 60, abs=0.02)
+    assert (columns[-1] - after) / (columns[-1] - columns[0]) == pytest.approx(1 / 60, abs=0.02)
 
 
-@pytest.mark.parametrize("path", ["/", "/v1/", "/explorer/explorer.js", "/explorer/explorer.css"])
+def test_the_chart_follows_width_and_scheme(market: sa.Engine, service: httpx.Client, opened: Opened) -> None:
+    page = opened(service, "#/coin/bitcoin", color_scheme="light")
+    canvas = page.locator(".chart canvas")
+    expect(canvas).to_be_visible()
+    assert all(page.evaluate(DRAWN))
+    page.emulate_media(color_scheme="dark")
+    assert all(page.evaluate(DRAWN))  # in the other scheme's colours
+    page.set_viewport_size({"width": 375, "height": 800})
+    assert within(5, lambda: canvas.evaluate("drawn => drawn.clientWidth") < 375)
+    assert all(page.evaluate(DRAWN))
+    page.get_by_role("link", name="All coins").click()
+    expect(canvas).to_have_count(0)
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/", "/explorer/explorer.js", "/explorer/uplot/uPlot.min.css"])
 def test_its_files_are_kept_by_browsers_and_run_nothing_else(bare_service: httpx.Client, path: str) -> None:
     answer = bare_service.get(path)
     assert answer.status_code == 200
