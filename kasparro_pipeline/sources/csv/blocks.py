@@ -16,10 +16,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.sources.csv.encoding import Utf16, one_byte_units, utf16
 from kasparro_pipeline.sources.csv.files import unpacked
-from kasparro_pipeline.sources.csv.text import MAX_RECORD, records_of
+from kasparro_pipeline.sources.csv.text import MAX_RECORD, plain_ends, records_of
 from kasparro_pipeline.sources.fields import RefusedError
 from kasparro_pipeline.sources.records import Checkpoint, Payload
 
@@ -29,6 +31,8 @@ MEAN_BEYOND_MIN = 512 * 1024
 KEPT_OF_REFUSED = 64 * 1024
 """Bytes that are kept of a file which cannot be unpacked."""
 _CUTS_PER_BYTE = 2**32 // MEAN_BEYOND_MIN
+_STRETCH = 64 * 1024
+"""Bytes whose records are told apart at once."""
 _WINDOW = MAX_BLOCK + 4 * MAX_RECORD
 
 
@@ -113,7 +117,7 @@ def _blocks(file: BinaryIO) -> Iterator[_Block]:
 
 def _lines(body: bytes, kind: Utf16 | None) -> int:
     if kind is None:
-        return body.count(b"\n") + body.count(b"\r") - body.count(b"\r\n")
+        return body.count(b"\n") + (body.count(b"\r") - body.count(b"\r\n") if b"\r" in body else 0)
     text = one_byte_units(body, kind)
     return text.count("\n") + text.count("\r") - text.count("\r\n")
 
@@ -123,9 +127,34 @@ def _cut(window: bytes, kind: Utf16 | None) -> int:
 
     A record longer than a block is none of ours and is cut through.
     """
-    if kind is None and b'"' not in window and window.count(b"\r") == window.count(b"\r\n"):
-        return _cut_after(_line_ends(window), window)
+    if kind is None:
+        cut = _plain_cut(window)
+        if cut is not None:
+            return cut
     return _cut_after(_record_ends(window, kind), window)
+
+
+def _plain_cut(window: bytes) -> int | None:
+    """The same where the ends of many records can be told at once, as of nearly every file; None where they cannot."""
+    view = memoryview(window)
+    start, size = 0, MIN_BLOCK
+    while start < len(window):
+        ends = plain_ends(window, start, min(start + size, len(window)))
+        if ends is None:
+            return None
+        if not len(ends):
+            size *= 2
+            continue
+        first = int(np.searchsorted(ends, MIN_BLOCK))
+        start = int(ends[first - 1]) if first else start
+        for end in ends[first:].tolist():
+            if end > MAX_BLOCK:
+                return start or MAX_BLOCK
+            if crc32(view[start:end]) < (end - start) * _CUTS_PER_BYTE:
+                return int(end)
+            start = end
+        size = _STRETCH
+    return len(window)
 
 
 def _cut_after(ends: Iterator[tuple[int, int]], window: bytes) -> int:
@@ -145,13 +174,3 @@ def _record_ends(window: bytes, kind: Utf16 | None) -> Iterator[tuple[int, int]]
     for _, record in records_of(one_byte_units(window, kind)):
         start, end = end, end + len(record) * width
         yield start, end
-
-
-def _line_ends(window: bytes) -> Iterator[tuple[int, int]]:
-    """The same of text without quotes, where every record is a line; without the lines before the least block's end."""
-    start = window.rfind(b"\n", 0, MIN_BLOCK - 1) + 1
-    while start < len(window):
-        end = window.find(b"\n", max(start, MIN_BLOCK - 1)) + 1 or len(window)
-        start = window.rfind(b"\n", 0, end - 1) + 1
-        yield start, end
-        start = end

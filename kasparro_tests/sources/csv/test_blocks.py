@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import os
 import random
+from contextlib import contextmanager
 from itertools import pairwise
 
 import pytest
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.sources.csv import blocks as csv_blocks
+from kasparro_pipeline.sources.csv import text as csv_text
 from kasparro_pipeline.sources.csv.blocks import MAX_BLOCK, MIN_BLOCK, file_digest, read_blocks
 from kasparro_tests.sources.samples import NOW
 
@@ -92,19 +96,52 @@ PIECES = st.lists(
 )
 
 
+@contextmanager
+def small_blocks():
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"MIN_BLOCK": 8, "MAX_BLOCK": 64, "_STRETCH": 12}.items():
+            patch.setattr(csv_blocks, name, value)
+        patch.setattr(csv_blocks, "_WINDOW", 64 + 4 * csv_blocks.MAX_RECORD)
+        patch.setattr(csv_blocks, "_CUTS_PER_BYTE", 2**32 // 16)
+        yield patch
+
+
 @given(PIECES)
 @settings(max_examples=60)
 def test_any_bytes_come_back_whole_and_quoted_fields_are_not_cut(tmp_path_factory, pieces):
     file = tmp_path_factory.mktemp("any") / "any.csv"
     file.write_bytes(b"".join(pieces))
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"MIN_BLOCK": 8, "MAX_BLOCK": 64, "_WINDOW": 64 + 4 * csv_blocks.MAX_RECORD}.items():
-            patch.setattr(csv_blocks, name, value)
-        patch.setattr(csv_blocks, "_CUTS_PER_BYTE", 2**32 // 16)
+    with small_blocks():
         blocks = [block.body for block in blocks_of(file)]
     assert b"".join(blocks) == file.read_bytes()
     assert all(len(block) <= 64 for block in blocks)
     assert all(blocks) or blocks == [b""]
+
+
+@given(
+    st.lists(st.sampled_from([b'"', b'""', b",", b"a", b"\n", b"\r\n", b"\r", b'"b",', b"c" * 30, b"\xef"])).map(
+        b"".join
+    )
+)
+@settings(max_examples=300)
+def test_many_records_told_apart_at_once_give_the_same_cuts_as_one_by_one(window):
+    with small_blocks() as patch:
+        patch.setattr(csv_text, "MAX_RECORD", 40)
+        one_by_one = csv_blocks._cut_after(csv_blocks._record_ends(window, None), window)
+        assert csv_blocks._plain_cut(window) in (None, one_by_one)
+        assert csv_blocks._cut(window, None) == one_by_one
+
+
+@given(st.lists(st.lists(st.text('a,;" \né\r\n'), min_size=1), min_size=1), st.sampled_from(["\n", "\r\n"]))
+def test_the_records_of_a_well_written_file_are_told_apart_at_once(rows, line_end):
+    out = io.StringIO(newline="")
+    csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator=line_end).writerows(rows)
+    text = out.getvalue()
+    if "\r" in text.replace("\r\n", ""):
+        return
+    ends = csv_text.plain_ends(text.encode())
+    records = [record.encode() for _, record in csv_text.records_of(text)]
+    assert [text.encode()[start:end] for start, end in pairwise([0, *ends])] == records
 
 
 def test_a_quoted_field_over_many_lines_is_not_cut(file):
