@@ -21,6 +21,7 @@ setup(
             "**/*.sql",
             "**/*.csv",
             "**/*.ini",
+            "**/*.json",
             "**/*.mako",
         ],
         "kasparro_api": [

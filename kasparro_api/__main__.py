@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import uvicorn
 
-from kasparro_api.logs import configure
+from kasparro_pipeline.logs import configure
 from kasparro_pipeline.settings import settings
 
 
 def main() -> None:
     """Serve until a signal says to stop."""
-    configure(settings().log_format)
+    configure()
     uvicorn.run(
         "kasparro_api.app:create_app",
         factory=True,

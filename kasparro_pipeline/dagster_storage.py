@@ -11,6 +11,7 @@ from dagster import AssetKey, DagsterEventType, EventLogEntry
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.event_log import PostgresEventLogStorage
 
+from kasparro_pipeline.dagster_logs import log_alike
 from kasparro_pipeline.settings import settings
 from kasparro_pipeline.warehouse.database import create_engine, ensure_database
 from kasparro_pipeline.warehouse.migrate import DAGSTER_SCHEMA, migrate
@@ -40,7 +41,8 @@ class KasparroStorage(DagsterPostgresStorage):
 
     @classmethod
     def from_config_value(cls, inst_data: Any, config_value: Any) -> Self:  # noqa: ANN401, ARG003 - Dagster's signature
-        """The storage at `dagster_url`."""
+        """The storage at `dagster_url`; every process makes one, and logs in our form from then on."""
+        log_alike()
         return cls(dagster_url().render_as_string(hide_password=False))
 
 

@@ -30,7 +30,7 @@ from kasparro_pipeline.warehouse.touched import touch_days_of_other_rules
 from kasparro_pipeline.warehouse.unify import rule_version
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-"""What a run has to say is in Dagster's event log; the terminal gets the report."""
+"""What a run has to say is in Dagster's event log; people get the report. Machines, which read JSON, get every line."""
 
 UNIFY = "unify"
 UNIFY_ROUNDS = 3
@@ -246,7 +246,7 @@ class Loader:
         self._progress(f"{job} {start}" if start == end else f"{job} {start} … {end}")
         result = self._definitions.resolve_job_def(job).execute_in_process(
             instance=self._instance,
-            run_config=QUIET,
+            run_config=None if settings().log_format == "json" else QUIET,
             tags=range_tags(start, end) | (tags or {}),
             asset_selection=selection,
             raise_on_error=False,

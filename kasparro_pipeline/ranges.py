@@ -1,9 +1,11 @@
-"""Runs over a range of partitions: how Dagster is told of one, and how keys are joined into few."""
+"""Runs, and ranges of partitions that they are over: how Dagster is told of one, and how keys are joined into few."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+SOURCE_TAG = "kasparro/source"
+"""Of a run: its source; the source's job sets it."""
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
 

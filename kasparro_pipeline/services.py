@@ -50,7 +50,8 @@ def services(settings: Settings) -> list[Service]:
         module = "kasparro_pipeline.warehouse.embedded"
         found.append(Service(DATABASE_SERVICE, ("-m", module), settle_seconds=1, stop_signal="INT", alone=True))
     if settings.uses_simulator:
-        simulator = ("-m", "uvicorn", "kasparro_pipeline.simulator.app:app", "--no-access-log")
+        log = ("--no-access-log", "--log-config", str(Path(__file__).parent / "simulator" / "logs.json"))
+        simulator = ("-m", "uvicorn", "kasparro_pipeline.simulator.app:app", *log)
         found.append(
             Service(
                 "simulator",

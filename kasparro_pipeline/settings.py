@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     api_cors_origins: str = ""
     """Origins whose pages may read the API from a browser, commas between."""
     log_format: Literal["text", "json"] = "text"
-    """Of the API's log lines."""
+    """Of the log lines of every process."""
 
     alert_webhook_url: SecretStr | None = None
     """Where incidents are told as JSON that Slack takes; a secret, because who knows it can post there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 import sqlalchemy as sa
 
 from kasparro_pipeline.processes import wait_until_ended
@@ -49,11 +51,18 @@ def wait_for(what: Callable[[], object], log: Path) -> None:
         time.sleep(0.2)
 
 
-def test_a_dropped_file_becomes_rows_without_anybody_asking(server: sa.URL, template: sa.URL, tmp_path: Path) -> None:
+def test_a_dropped_file_becomes_rows_without_anybody_asking(
+    server: sa.URL, template: sa.URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = tmp_path / "daemon.log"
+    monkeypatch.setenv("KASPARRO_LOG_FORMAT", "json")
     with kasparro(server, template, tmp_path, NOT_ASKED, NOT_ASKED) as env, daemon(log):
         (env.drop_dir / "desk").mkdir()
         (env.drop_dir / "desk" / "a.csv").write_text("Symbol,Name,Date,Price\nBTC,Bitcoin,2025-11-01,110064.5\n")
         wait_for(lambda: env.count(unified_assets), log)
         (row,) = env.rows(sa.select(unified_assets))
         assert (row.day.isoformat(), str(row.price_usd), row.sources) == ("2025-11-01", "110064.5", ["csv_desk"])
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    ended = [line for line in lines if line.get("event") == "STEP_SUCCESS"]
+    of_steps = {(line.get("source"), line["partition"], line["step"]) for line in ended}
+    assert ("csv_drops", "desk/a.csv", "csv_drops__observations") in of_steps

@@ -18,6 +18,7 @@ from kasparro_pipeline.components.drift import CHECK, open_drift
 from kasparro_pipeline.components.freshness import Freshness
 from kasparro_pipeline.io_managers.postgres import TABLE, Load
 from kasparro_pipeline.io_managers.raw_payload import SOURCE_METADATA, Deliveries
+from kasparro_pipeline.ranges import SOURCE_TAG
 from kasparro_pipeline.sources.records import Payload
 from kasparro_pipeline.warehouse.tables import coin_listing, observation, raw_payload
 
@@ -147,4 +148,4 @@ def drift_check(name: str, source: str) -> dg.AssetChecksDefinition:
 def source_job(name: str, parsed: dg.AssetKey | None = None) -> UnresolvedAssetJobDefinition:
     """The job over a source's two assets, ``raw`` and `parsed` (its observations), named like the source."""
     selection = dg.AssetSelection.assets([name, "raw"], parsed or dg.AssetKey([name, "observations"]))
-    return dg.define_asset_job(name, selection=selection, tags={"kasparro/source": name})
+    return dg.define_asset_job(name, selection=selection, tags={SOURCE_TAG: name})

@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 from fastapi import Request
 
-from kasparro_api.logs import JsonLines
 from kasparro_api.problems import Problem
+from kasparro_pipeline.logs import JsonLines
 from kasparro_tests.api.serving import app_on, served, within
 
 
