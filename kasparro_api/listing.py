@@ -80,6 +80,18 @@ class Overlap:
 
 
 @dataclass(frozen=True, slots=True)
+class Where:
+    """``name=a,b``: rows that fulfil `condition`, in which ``%(name)s`` is the list of names."""
+
+    name: str
+    condition: str
+    description: str
+    example: str
+    allowed: tuple[str, ...] = ()
+    """All values there are; none: whatever the rows hold."""
+
+
+@dataclass(frozen=True, slots=True)
 class Search:
     """``name=words``: rows that fulfil `condition`, in which ``%(name)s`` is a tsquery in text."""
 
@@ -98,7 +110,7 @@ class Variant:
     description: str
 
 
-Filter = OneOf | Overlap | Search
+Filter = OneOf | Overlap | Where | Search
 
 
 @dataclass(frozen=True, eq=False)

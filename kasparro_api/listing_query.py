@@ -13,7 +13,7 @@ from starlette.datastructures import QueryParams
 
 from kasparro_api import cursor
 from kasparro_api.formats import FORMATS, accepted
-from kasparro_api.listing import MAX_LIMIT, Filter, Kind, Listing, OneOf, Search
+from kasparro_api.listing import MAX_LIMIT, Filter, Kind, Listing, OneOf, Search, Where
 from kasparro_api.parameters import QueryParameters, refused
 from kasparro_api.values import ExactNumber, Moment, Names, Time, Words, first_instant, integer, last_instant
 
@@ -155,7 +155,7 @@ def _fields(listing: Listing) -> tuple[Any, Any]:
 def _filter(one: Filter) -> tuple[Any, Any]:
     kind: Any = Words if isinstance(one, Search) else Names
     description = one.description
-    if isinstance(one, OneOf) and one.allowed:
+    if isinstance(one, OneOf | Where) and one.allowed:
         kind = _some_of(one.allowed)
         description = f"{description} One or more of {', '.join(one.allowed)}."
     return kind | None, Field(None, description=description, examples=[one.example])

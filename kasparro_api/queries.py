@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from kasparro_api.listing import Listing
 from kasparro_api.listing_sql import as_json, utc
-from kasparro_api.listings import COINS, DATA, RUNS, SOURCES
+from kasparro_api.listings import COINS, DATA, RAN, RUNS, SOURCES
 
 
 def _columns(listing: Listing, alias: str) -> str:
@@ -18,7 +18,7 @@ def _columns(listing: Listing, alias: str) -> str:
 UNIFIED_COLUMNS = _columns(DATA, "u")
 """Of a row of the unified asset table, as JSON has them."""
 
-_SOURCES = "(SELECT DISTINCT source FROM kasparro.source_run) s"
+_SOURCES = f"{RAN} s"
 
 
 def _newest_step(condition: str = "true") -> str:
@@ -29,9 +29,8 @@ def _newest_step(condition: str = "true") -> str:
 _FAILED = _newest_step("r.status = 'failure'")
 
 _SUCCEEDED = _newest_step(
-    """r.status = 'success' AND NOT EXISTS (
-        SELECT FROM kasparro.source_run other
-        WHERE other.run_id = r.run_id AND other.source = r.source AND other.status <> 'success')"""
+    """r.status = 'success' AND 'success' = ALL (
+        SELECT status FROM kasparro.source_run WHERE run_id = r.run_id AND source = r.source)"""
 )
 """A run is a success when every step of it was."""
 
@@ -133,7 +132,7 @@ SELECT convert_to(row_to_json(answer)::text, 'UTF8') FROM (
     FROM {COINS.relation} c WHERE c.coin_id = %(coin_id)s) answer
 """
 
-_RUN = f"SELECT {_columns(RUNS, 'r')} FROM {RUNS.relation.replace('GROUP BY', 'WHERE run_id = %s GROUP BY')} r"
+_RUN = f"SELECT {_columns(RUNS, 'r')} FROM {RUNS.relation} r WHERE r.run_id = %s"
 
 RUN = f"""
 SELECT convert_to(row_to_json(answer)::text, 'UTF8') FROM (

@@ -267,6 +267,8 @@ source_run = Table(
     Column("error", Text),
     *(Column(name, BigInteger) for name in ("records", "inserted", "updated", "unchanged", "quarantined")),
     Index("source_run_latest", "source", text("started_at DESC")),
+    Index("source_run_started", text("started_at DESC"), "run_id"),
+    Index("source_run_status", "status", "source", text("started_at DESC")),
     comment="what each run did for each source; a run that was killed stays running until the next one",
 )
 

@@ -10,8 +10,9 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from kasparro_api import listings
+from kasparro_api import listing_sql, listings
 from kasparro_api.listing import Kind, Listing
+from kasparro_api.listing_query import query_model
 from kasparro_api.schemas import CoinAnswer, CoinRow, Comparison, ObservationRow, Page, RunAnswer, RunRow, SourceRow
 from kasparro_pipeline.warehouse.calls import CallLedger
 from kasparro_pipeline.warehouse.tables import (
@@ -228,6 +229,30 @@ def test_runs_are_listed_and_one_is_told_step_by_step(service: httpx.Client, eng
     assert (ids(first["data"], "run_id"), ids(rest, "run_id")) == (["two"], ["one"])
     told = RunAnswer.model_validate_json(service.get("/runs/one").content).data
     assert [told_step.asset_key for told_step in told.steps] == ["coingecko/raw", "coingecko/observations"]
+
+
+MANY_RUNS = """
+INSERT INTO kasparro.source_run (run_id, asset_key, source, partition, status, started_at)
+SELECT 'run-' || n, 'raw', CASE WHEN mod(n, 1000) = 3 THEN 'rare' ELSE 'usual' END, 'x',
+       CASE WHEN mod(n, 1000) = 7 THEN 'failure' ELSE 'success' END, timestamptz '2026-01-01' + n * interval '1 min'
+FROM generate_series(1, 5000) n
+"""
+
+
+def test_no_more_runs_are_looked_at_than_a_page_tells(engine: sa.Engine) -> None:
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(MANY_RUNS)
+        connection.exec_driver_sql("VACUUM ANALYZE kasparro.source_run")
+        for asked in ("", "status=failure", "status=running", "source=rare", "source=usual", "run_id=run-7"):
+            query = query_model(listings.RUNS).checked(f"limit=10&{asked}".encode(), "json")
+            statement, values = listing_sql.page(query, {})
+            plan = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", values).scalar_one()
+            assert _rows_read(plan[0]["Plan"]) < 500, asked
+
+
+def _rows_read(node: dict[str, Any]) -> float:
+    seen = node["Actual Rows"] + sum(count for name, count in node.items() if name.startswith("Rows Removed"))
+    return seen * node["Actual Loops"] + sum(map(_rows_read, node.get("Plans", [])))
 
 
 def test_two_runs_side_by_side(service: httpx.Client, engine: sa.Engine) -> None:
