@@ -36,6 +36,7 @@ fuzz: $(INSTALLED) ## Ask the API thousands of made-up requests: EXAMPLES (300) 
 lint: $(INSTALLED) ## Check style, format and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 	@$(BIN)/hadolint Dockerfile && $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/*/docker-compose.yml
+	@$(BIN)/kubernetes-validate --quiet --strict -k 1.37 deploy/k8s/kasparro.yaml deploy/k8s/secrets.example.yaml
 	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 
 bench: $(INSTALLED) ## Measure loading, serving and identity

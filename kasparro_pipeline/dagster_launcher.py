@@ -76,26 +76,4 @@ def _docker(inst_data: ConfigurableClassData | None, chosen: Settings) -> RunLau
     return launcher
 
 
-def _k8s(inst_data: ConfigurableClassData | None, chosen: Settings) -> RunLauncher:
-    from dagster_k8s import K8sRunLauncher  # noqa: PLC0415 - an extra
-
-    name = "kasparro"
-    launcher: RunLauncher = K8sRunLauncher(
-        service_account_name=name,
-        # Mounted by dagster-k8s in each job; the image makes its own home, so what it holds does not count.
-        instance_config_map=name,
-        dagster_home="/opt/dagster",
-        job_image=chosen.image,
-        job_namespace=chosen.k8s_namespace,
-        env_config_maps=[name],
-        env_secrets=[name],
-        volumes=[{"name": "drops", "persistentVolumeClaim": {"claimName": "kasparro-drops", "readOnly": True}}],
-        volume_mounts=[{"name": "drops", "mountPath": "/drops", "readOnly": True}],
-        # Else a service named kasparro-api would set KASPARRO_API_PORT, to an address.
-        run_k8s_config={"pod_spec_config": {"enable_service_links": False}},
-        inst_data=inst_data,
-    )
-    return launcher
-
-
-_MAKERS = {"default": _default, "celery": _celery, "docker": _docker, "k8s": _k8s}
+_MAKERS = {"default": _default, "celery": _celery, "docker": _docker}

@@ -87,15 +87,15 @@ class Settings(BaseSettings):
     run_days: int = Field(default=0, ge=0)
     """So long Dagster keeps runs, except those that a partition's newest materialization is of."""
 
-    run_launcher: Literal["default", "celery", "docker", "k8s"] = "default"
-    """Where Dagster's runs run: in processes of this machine, on Celery's workers, in a container or a pod each."""
+    run_launcher: Literal["default", "celery", "docker"] = "default"
+    """Where Dagster's runs run: in processes of this machine, on Celery's workers, in a container each.
+    On Kubernetes it is Dagster's Helm chart that says so."""
     celery_broker: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     image: str | None = None
-    """The image in which a run runs, where it is a container or a pod."""
+    """The image in which a run runs, where it is a container."""
     docker_network: str | None = None
     docker_volumes: str = ""
     """What a run's container has mounted, as ``/on/the/host:/drops:ro``, commas between."""
-    k8s_namespace: str = "default"
 
     check_coin_count: float = Field(default=0.5, ge=0, le=1)
     """A day on which a vendor's list has less than so much of the coins of the day before is not unified; 0: it is."""

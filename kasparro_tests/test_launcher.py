@@ -34,9 +34,7 @@ def test_the_instance_has_the_launcher_of_the_settings(
         instance.event_log_storage._engine.dispose()
 
 
-@pytest.mark.parametrize(
-    ("extra", "module"), [("celery", "dagster_celery"), ("docker", "dagster_docker"), ("k8s", "dagster_k8s")]
-)
+@pytest.mark.parametrize(("extra", "module"), [("celery", "dagster_celery"), ("docker", "dagster_docker")])
 def test_a_launcher_that_is_not_installed_is_named(extra: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KASPARRO_RUN_LAUNCHER", extra)
     monkeypatch.delitem(sys.modules, f"{module}.launcher", raising=False)
