@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -88,12 +89,37 @@ def _named(column: sa.Column[Any]) -> Iterator[None]:
         raise MergeError(f"{column.table.fullname}.{column.name}: {str(error).splitlines()[0]}") from None
 
 
-def last_of_each_key(rows: pa.Table, table: sa.Table) -> pa.Table:
-    """`rows` without those whose key comes again later, in any order."""
-    numbered = _numbered_keys(rows, table)
-    keys = numbered.column_names[:-1]
-    last = numbered.group_by(keys, use_threads=False).aggregate([(_ROW, "max")])[f"{_ROW}_max"]
-    return rows if len(last) == rows.num_rows else rows.take(last)
+def by_key(rows: pa.Table, table: sa.Table) -> pa.Table:
+    """`rows` in the order of their keys, texts by their bytes; of rows with one key only the last."""
+    codes = [_codes(_in_one_form(rows.column(key.name), key)) for key in table.primary_key.columns]
+    order = np.lexsort(codes[::-1])
+    is_last = np.ones(len(order), bool)
+    is_last[:-1] = np.any([code[order[1:]] != code[order[:-1]] for code in codes], axis=0)
+    return rows.take(pa.array(order[is_last]))
+
+
+def _codes(keys: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Numbers in the order of `keys`, equal where those are."""
+    if not pa.types.is_string(keys.type):
+        kind = pa.int64() if pa.types.is_timestamp(keys.type) else keys.type
+        numbers: npt.NDArray[np.int64] = keys.cast(kind).to_numpy().astype(np.int64)
+        return numbers
+    texts = keys.combine_chunks().dictionary_encode()
+    ranks = np.empty(len(texts.dictionary), np.int64)
+    ranks[pc.sort_indices(texts.dictionary).to_numpy()] = np.arange(len(ranks))
+    of_texts: npt.NDArray[np.int64] = ranks[texts.indices.to_numpy()]
+    return of_texts
+
+
+def spread(rows: pa.Table, count: int) -> pa.Table:
+    """At most `count` of `rows`, the first and the last among them, the others evenly between."""
+    return rows.take(pa.array(np.unique(np.linspace(0, rows.num_rows - 1, count).astype(np.int64))))
+
+
+def key_texts(rows: pa.Table, table: sa.Table) -> list[list[str]]:
+    """The keys, column by column, as text that PostgreSQL reads."""
+    keys = exact(rows.select([key.name for key in table.primary_key.columns]), table)
+    return [[str(value) for value in column.to_pylist()] for column in keys.columns]
 
 
 def absent(rows: pa.Table, stored: list[tuple[Any, ...]], table: sa.Table) -> pa.BooleanArray:
@@ -105,12 +131,6 @@ def absent(rows: pa.Table, stored: list[tuple[Any, ...]], table: sa.Table) -> pa
         keys = _numbered_keys(pa.table(columns, names), table).select(names)
         mask[_numbered_keys(rows, table).join(keys, names, join_type="left semi")[_ROW].to_numpy()] = False
     return pa.array(mask)
-
-
-def in_order_of_key(rows: pa.Table, table: sa.Table) -> pa.Table:
-    """`rows` sorted, always in the same way."""
-    keys = _numbered_keys(rows, table)
-    return rows.take(pc.sort_indices(keys, [(name, "ascending") for name in keys.column_names[:-1]]))
 
 
 def counted(
@@ -153,8 +173,7 @@ def key_range(rows: pa.Table, table: sa.Table) -> tuple[list[str], list[str]]:
         end = ordered
         for key in ordered.column_names[:-1]:
             end = end.filter(pc.equal(end.column(key), pick(end.column(key))))
-        keys = rows.select(ordered.column_names[:-1]).take(end[_ROW].slice(0, 1))
-        ends.append([str(value) for (value,) in exact(keys, table).to_pydict().values()])
+        ends.append([text for (text,) in key_texts(rows.take(end[_ROW].slice(0, 1)), table)])
     return ends[0], ends[1]
 
 

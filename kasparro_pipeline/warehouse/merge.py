@@ -32,7 +32,9 @@ Frame: TypeAlias = pd.DataFrame | pa.Table | pa.RecordBatch | sa.Select[Any] | s
 
 COPY_ROWS = 10_000
 STORED_PART = 4
-"""Where more than one key in so many may be stored already, rows are compared and not looked up before."""
+"""Where more than one key in so many may be stored already, only some are looked up before."""
+PROBED = 200
+"""So many; where none of them is stored, hardly any other is."""
 _CSV = pa_csv.WriteOptions(include_header=False, quoting_style="all_valid")
 
 
@@ -206,7 +208,7 @@ class Merge:
         return merged
 
     def _merge_chunk(self, chunk: pa.Table) -> Merged:
-        rows = frames.last_of_each_key(chunk, self._target.table)
+        rows = frames.by_key(chunk, self._target.table)
         repeated = chunk.num_rows - rows.num_rows
         merged = Merged(staged=repeated, unchanged=repeated)
         absent = self._absent(rows)
@@ -221,27 +223,35 @@ class Merge:
         return merged
 
     def _absent(self, rows: pa.Table) -> pa.BooleanArray | None:
-        """Which of the rows' keys are not stored; None where finding out is impossible or would not pay."""
-        if self._window or not frames.is_ordered_alike(self._target.table):
+        """Which of `rows`, in the order of their keys, are not stored; None where finding out is impossible or dear.
+
+        Where many others are stored between them, it is a guess by some of them, which `_insert` finds out.
+        """
+        table = self._target.table
+        if self._window or not frames.is_ordered_alike(table):
             return None
-        low, high = frames.key_range(rows, self._target.table)
+        low, high = frames.key_range(frames.spread(rows, 2), table)
         limit = rows.num_rows // STORED_PART
         try:
             with self._connection.begin_nested():
                 stored = self._execute(self._target.stored_within, (*low, *high, limit + 1)).fetchall()
+                if len(stored) <= limit:
+                    return frames.absent(rows, stored, table)
+                some = frames.key_texts(frames.spread(rows, PROBED), table)
+                none_stored = self._execute(self._target.stored_among, some).fetchone() == (False,)
         except psycopg.DataError:  # a key that the column cannot hold, or Python: a time beyond the year 9999
             return None
-        return None if len(stored) > limit else frames.absent(rows, stored, self._target.table)
+        return frames.absent(rows, [], table) if none_stored else None
 
     def _insert(self, rows: pa.Table) -> bool:
-        """Copy rows of absent keys into the table itself; False where another transaction has committed one of them.
+        """Copy rows of absent keys into the table itself; False where one of them is stored.
 
         In the order of the key: the index grows page after page, and two writers wait for each other in the same order.
         """
         with self._refusals(rows):
             try:
                 with self._connection.begin_nested():
-                    self._copy(frames.in_order_of_key(rows, self._target.table), self._target.name)
+                    self._copy(rows, self._target.name)
             except errors.UniqueViolation:
                 return False
         return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -70,6 +71,18 @@ class Target:
     def stored_within(self) -> str:
         """The stored keys from a low to a high key; parameters: low, high, how many at most."""
         return f"SELECT {self._t_keys} FROM {self.name} t WHERE {self.within_range} LIMIT %s"  # noqa: S608
+
+    @cached_property
+    def stored_among(self) -> str:
+        """Whether one of some keys is stored; parameters: an array of texts for each key column."""
+        arrays = ", ".join(["%s::text[]"] * len(self.keys))
+        names = ", ".join(f"k{place}" for place in range(len(self.keys)))
+        same = " AND ".join(
+            f"t.{quoted(key.name)} = k{place}::{_bare_type(key.type)}"
+            for place, key in enumerate(self.table.primary_key.columns)
+        )
+        stored = f"SELECT FROM {self.name} t WHERE {same} OFFSET 0"
+        return f"SELECT EXISTS (SELECT FROM unnest({arrays}) AS k ({names}), LATERAL ({stored}) t)"  # noqa: S608
 
     @property
     def _t_keys(self) -> str:
@@ -206,6 +219,11 @@ class MergeSql:
     @property
     def _keys(self) -> str:
         return quoted(*self.target.keys)
+
+
+def _bare_type(kind: sa.types.TypeEngine[Any]) -> str:
+    """The type without a collation, which a cast cannot have."""
+    return "text" if isinstance(kind, sa.String) else str(kind.compile(_DIALECT))
 
 
 def _value(by: str | UtcDay) -> str:

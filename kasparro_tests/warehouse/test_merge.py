@@ -253,6 +253,18 @@ class TestNewKeys:
         assert merged.groups == {("a",): Written(90, 10)}
         assert stored(shop) == [("a", no, "2") for no in range(100)]
 
+    def test_between_many_stored_ones(self, shop: sa.Engine) -> None:
+        merge(shop, things(*(("a", number, "1") for number in range(0, 2000, 2))))
+        new = things(*(("a", number, "2") for number in range(1, 2001, 2)))
+        assert counts(merge(shop, new)) == {"staged": 1000, "inserted": 1000}
+        assert [number for _, number, _ in stored(shop)] == list(range(2000))
+
+    def test_between_many_stored_ones_of_which_one_has_a_key_of_theirs(self, shop: sa.Engine) -> None:
+        merge(shop, things(*(("a", number, "1") for number in range(0, 4000, 2)), ("a", 1003, "1")))
+        new = things(*(("a", number, "2") for number in range(1, 4001, 2)))
+        assert counts(merge(shop, new)) == {"staged": 2000, "inserted": 1999, "updated": 1}
+        assert stored(shop)[1003] == ("a", 1003, "2")
+
     def test_the_merge_stays_in_the_callers_transaction(self, shop: sa.Engine) -> None:
         with shop.connect() as connection:
             connection.begin()
