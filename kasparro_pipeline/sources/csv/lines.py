@@ -1,47 +1,59 @@
-"""The records of a CSV block as Arrow arrays: the lines, and the fields of those lines that are plain records."""
+"""The records of a CSV block, and as Arrow arrays the fields of those that are plain."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import csv as pa_csv
 
-from kasparro_pipeline.sources.csv.text import records_of
+from kasparro_pipeline.sources.csv.text import Positions, plain_ends, records_of
 
 MAX_LINE = 1000
 """Bytes of a plain record; what is refused for its length is longer."""
-MAX_QUOTED_FIELDS = 200
-"""Of a record with quotes, whose pattern grows with their number."""
 
-Positions = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+_LF, _CR, _QUOTE = b"\n"[0], b"\r"[0], b'"'[0]
+_MARK = "\ufeff".encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Records without their line ends, and the line of the block on which each begins, from 1."""
+    """Records within a block's UTF-8, and the line of the block on which each begins, from 1."""
 
-    texts: pa.Array
+    data: bytes
+    starts: Positions
+    stops: Positions
+    """Where their line ends begin."""
+    ends: Positions
     positions: Positions
 
     def below(self, line: int) -> Lines:
         """Those after a line."""
         first = int(np.searchsorted(self.positions, line, "right"))
-        return Lines(self.texts.slice(first), self.positions[first:]) if first else self
+        if not first:
+            return self
+        skipped = int(self.ends[first - 1])
+        starts, stops, ends = (places[first:] - skipped for places in (self.starts, self.stops, self.ends))
+        return Lines(self.data[skipped:], starts, stops, ends, self.positions[first:])
 
-    def but(self, positions: Positions | Sequence[int]) -> Iterator[tuple[int, str]]:
-        """The records at other positions, in their order, without blank ones."""
-        others = np.flatnonzero(~np.isin(self.positions, positions, assume_unique=True))
-        for place, text in zip(others, self.texts.take(pa.array(others)).to_pylist(), strict=True):
+    def but(self, positions: Positions) -> Iterator[tuple[int, str]]:
+        """The records at other positions, in their order, without their line ends and without blank ones."""
+        if len(positions) == len(self.positions):
+            return
+        for place in np.flatnonzero(~np.isin(self.positions, positions, assume_unique=True)):
+            text = self.data[self.starts[place] : self.stops[place]].decode()
             if text and not text.isspace():
                 yield int(self.positions[place]), text
+
+    def count(self, places: Positions) -> Positions:
+        """How many of `places` in the data, in their order, are within each record."""
+        counts: Positions = np.searchsorted(places, self.stops) - np.searchsorted(places, self.starts)
+        return counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,71 +68,83 @@ class Fields:
         return self.columns[index]
 
 
-def lines_of(text: str, delimiter: str) -> Lines:
-    """All records of a block.
-
-    Where every quote is as a writer writes it, and within its line, each line is a record; else `records_of` says.
-    """
-    joined = text.replace("\r\n", "\n") if "\r" in text else text
-    if "\r" not in joined:
-        lines = pc.split_pattern(pa.array([joined.removesuffix("\n")]), "\n").values
-        if '"' not in joined or pc.all(pc.match_substring_regex(lines, _strict(delimiter, None))).as_py():
-            return Lines(lines, np.arange(1, len(lines) + 1))
-    records = list(records_of(text))
-    return Lines(
-        pa.array([record.rstrip("\r\n") for _, record in records], pa.string()),
-        np.array([line for line, _ in records], np.int64),
-    )
+def lines_of(text: str) -> Lines:
+    """All records of a block."""
+    data = text.encode()
+    units = np.frombuffer(data, np.uint8)
+    ends = plain_ends(data)
+    if ends is None:
+        records = list(records_of(text))
+        ends = np.cumsum([len(record.encode()) for _, record in records])
+        positions = np.array([line for line, _ in records])
+        starts = np.append(0, ends)[:-1]
+    else:
+        starts = np.append(0, ends)[:-1]
+        positions = np.searchsorted(np.flatnonzero(units == _LF), starts) + 1
+    stops = ends - (units[ends - 1] == _LF)
+    stops -= (stops > starts) & (units[stops - 1] == _CR)
+    return Lines(data, starts, stops, ends, positions)
 
 
 def fields_of(lines: Lines, delimiter: str, width: int, wanted: Sequence[int]) -> Fields:
     """The `wanted` fields of the records that are plain: of `width` fields, on one line, with well-formed quotes."""
-    short = pc.less_equal(pc.binary_length(lines.texts), MAX_LINE)
-    quoted = pc.match_substring(lines.texts, '"')
-    bare = pc.and_(short, pc.and_not(pc.equal(pc.count_substring(lines.texts, delimiter), width - 1), quoted))
-    if not pc.any(quoted).as_py() or width > MAX_QUOTED_FIELDS:
-        return Fields(
-            _bare(lines.texts.filter(bare), delimiter, width, wanted),
-            lines.positions[bare.to_numpy(zero_copy_only=False)],
-        )
-    good = pc.and_(quoted, pc.and_(short, pc.match_substring_regex(lines.texts, _strict(delimiter, width))))
-    parts = [
-        _bare(lines.texts.filter(bare), delimiter, width, wanted),
-        _quoted(lines.texts.filter(good), delimiter, width, wanted),
-    ]
-    positions = [lines.positions[mask.to_numpy(zero_copy_only=False)] for mask in (bare, good)]
-    order = pa.array(np.argsort(np.concatenate(positions)))
-    columns = {index: pa.concat_arrays([part[index] for part in parts]).take(order) for index in wanted}
-    return Fields(columns, np.sort(np.concatenate(positions)))
+    plain = np.flatnonzero(_are_plain(lines, delimiter, width))
+    if not len(plain):
+        return Fields({index: pa.array([], pa.string()) for index in wanted}, plain)
+    breaks = np.flatnonzero(np.diff(plain) > 1)
+    runs = zip(lines.starts[plain[np.append(0, breaks + 1)]], lines.ends[plain[np.append(breaks, -1)]], strict=True)
+    parts = [lines.data[start:end] for start, end in runs]
+    if parts[0].startswith(_MARK):  # the reader would take the first record's for the file's
+        parts.insert(0, delimiter.encode() * (width - 1) + b"\n")
+    table = _read(b"".join(parts), delimiter, width, wanted)
+    return Fields(
+        {index: table[str(index)].combine_chunks()[-len(plain) :] for index in wanted}, lines.positions[plain]
+    )
 
 
-def _bare(texts: pa.Array, delimiter: str, width: int, wanted: Sequence[int]) -> dict[int, pa.Array]:
-    values = pc.split_pattern(texts, delimiter).values
-    firsts = np.arange(len(texts)) * width
-    return {index: values.take(pa.array(firsts + index)) for index in wanted}
-
-
-def _quoted(texts: pa.Array, delimiter: str, width: int, wanted: Sequence[int]) -> dict[int, pa.Array]:
+def _read(content: bytes, delimiter: str, width: int, wanted: Sequence[int]) -> pa.Table:
     names = [str(index) for index in range(width)]
-    if not len(texts):
-        return {index: pa.array([], pa.string()) for index in wanted}
-    # The line above keeps the reader from taking the first record's mark for the file's.
-    content = ("\n".join([delimiter * (width - 1), *texts.to_pylist()]) + "\n").encode()
-    table = pa_csv.read_csv(
-        BytesIO(content),
+    return pa_csv.read_csv(
+        pa.BufferReader(content),
         pa_csv.ReadOptions(use_threads=False, column_names=names, block_size=len(content) + 1),
-        pa_csv.ParseOptions(delimiter=delimiter),
+        pa_csv.ParseOptions(
+            delimiter=delimiter, quote_char='"' if b'"' in content else False, ignore_empty_lines=False
+        ),
         pa_csv.ConvertOptions(
+            check_utf8=False,
             include_columns=[str(index) for index in wanted],
             column_types=dict.fromkeys(names, pa.string()),
             strings_can_be_null=False,
         ),
     )
-    return {index: table[str(index)].slice(1).combine_chunks() for index in wanted}
 
 
-@cache
-def _strict(delimiter: str, width: int | None) -> str:
-    """A pattern of a record of `width` fields (any: None) on one line, each without a quote or quoted as a whole."""
-    field = rf'(?:"(?:[^"\r\n]|"")*"|[^"\r\n{re.escape(delimiter)}]*)'
-    return rf"^{field}(?:{re.escape(delimiter)}{field}){'*' if width is None else f'{{{width - 1}}}'}$"
+def _are_plain(lines: Lines, delimiter: str, width: int) -> Mask:
+    units = np.frombuffer(lines.data, np.uint8)
+    is_between = units == ord(delimiter)
+    plain = lines.stops - lines.starts <= MAX_LINE
+    if b'"' in lines.data:
+        quoted, quoted_well = _quoted(lines, units, delimiter)
+        is_between &= ~quoted
+        plain &= quoted_well
+        for line_end in (_LF, _CR):
+            plain &= lines.count(np.flatnonzero(units == line_end)) == 0
+    plain &= lines.count(np.flatnonzero(is_between)) == width - 1
+    return plain
+
+
+def _quoted(lines: Lines, units: npt.NDArray[np.uint8], delimiter: str) -> tuple[Mask, Mask]:
+    """Which bytes are between two quotes of their record, and in which records quotes enclose whole fields only.
+
+    A quote within those is doubled: the first one closes the field, the second one opens it again.
+    """
+    turns = units == _QUOTE
+    quotes = np.flatnonzero(turns)
+    well = lines.count(quotes) % 2 == 0
+    turns[lines.ends[~well] - 1] ^= True
+    quoted = np.logical_xor.accumulate(turns)
+    opens = quoted[quotes]
+    beside = units[np.minimum(quotes + np.where(opens, -1, 1), len(units) - 1)]
+    odd = quotes[~np.isin(beside, list(f'{delimiter}"\r\n'.encode()))]
+    well[np.searchsorted(lines.starts, odd, "right") - 1] = False
+    return quoted, well

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +29,12 @@ from kasparro_pipeline.sources.fields import RefusedError
 from kasparro_pipeline.sources.records import NUMBER_COLUMNS, OBSERVATION_SCHEMA, Delivery, ParsedPayload
 
 Mask = npt.NDArray[np.bool_]
+Integers = npt.NDArray[np.integer[Any]]
 
 _NULLS = pa.array(["", "-", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "none"])
 _PLAIN = r"^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,2})?$"
+_IN_NUMBER = np.isin(np.arange(256), list(b".0123456789"))
+_SHORT_WHOLE = r"^[0-9]{1,18}$"
 _COMMA_GROUPS = r"^-?[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?$"
 _COMMA_DECIMAL = r"^-?(?:[0-9]+|[1-9][0-9]{0,2}(?:\.[0-9]{3}){1,2})(?:,[0-9]+)?$"
 _DATE_TIME = (
@@ -38,6 +42,8 @@ _DATE_TIME = (
 )
 _EPOCHS = ((r"^[1-9][0-9]{9}$", 10**6), (r"^[1-9][0-9]{12}$", 10**3))
 """Forms of an epoch, and how many microseconds its unit has."""
+_SPREAD = np.int64(0x1E3779B97F4A7C15)
+"""Times multiplied by it, and coins added, hardly ever give one number for two keys."""
 MAX_ANSWERS = 100_000
 """Remembered for one file and group of columns."""
 
@@ -59,7 +65,7 @@ def parse_csv(delivery: Delivery, dialect: CsvDialect, first_day: date = FIRST_D
     if not clean:
         whole = (entry for entry in records_of(text) if entry[0] > header_ends and not entry[1].isspace())
         return parse_records(delivery, dialect, whole, first_day)
-    lines = lines_of(text, layout.delimiter).below(header_ends)
+    lines = lines_of(text).below(header_ends)
     plain = _Plain(fields_of(lines, layout.delimiter, len(layout.header), layout.used), dialect)
     plain.keep_within(*bounds(delivery, first_day))
     plain.keep_unique()
@@ -92,12 +98,7 @@ class _Plain:
             if name in places:
                 self._columns[name] = self._numbers(fields.column(places[name]), decimals[name])
         if "rank" in places:
-            (self._columns["rank"],) = self._asked(
-                "rank",
-                [places["rank"]],
-                lambda row: (numbers.whole("rank", row[places["rank"]], decimals["rank"]),),
-                [pa.int64()],
-            )
+            self._columns["rank"] = self._ranks(places["rank"], decimals["rank"])
 
     @property
     def positions(self) -> npt.NDArray[np.int64]:
@@ -114,6 +115,10 @@ class _Plain:
         """Leave out all records whose coin and time another kept record has too."""
         coins = self._columns["source_coin_id"].dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False)
         times = self._columns["observed_at"].cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+        if not np.diff(np.sort(times * _SPREAD + coins)).all():
+            self._leave_shared(coins, times)
+
+    def _leave_shared(self, coins: Integers, times: Integers) -> None:
         order = np.lexsort((times, coins))
         order = order[self._kept[order]]
         same = (coins[order][1:] == coins[order][:-1]) & (times[order][1:] == times[order][:-1])
@@ -151,10 +156,9 @@ class _Plain:
 
     def _times(self) -> pa.Array:
         layout = self._dialect.layout
-        texts = self._fields.column(layout.times[0]).dictionary_encode()
-        found = _plain_times(texts.dictionary)
+        found = _plain_times(self._fields.column(layout.times[0]))
         if found is not None:
-            return found.take(texts.indices)
+            return found
         indexes = [*layout.times, *([] if layout.time_of_day is None else [layout.time_of_day])]
         (times,) = self._asked("times", indexes, lambda row: (self._reader.moment(row),), [_UTC])
         self._keep(times.is_valid())
@@ -180,8 +184,18 @@ class _Plain:
 
             self._asked("quotes", [index], checked, [pa.bool_()])
 
+    def _ranks(self, index: int, decimal: DecimalSign | None) -> pa.Array:
+        texts = self._fields.column(index)
+        if pc.all(pc.match_substring_regex(texts, _SHORT_WHOLE)).as_py():
+            return texts.cast(pa.int64())
+        (ranks,) = self._asked("rank", [index], lambda row: (numbers.whole("rank", row[index], decimal),), [pa.int64()])
+        return ranks
+
     def _numbers(self, texts: pa.Array, decimal: DecimalSign | None) -> pa.Array:
         """Texts as plain digits, as `numbers.number` gives them."""
+        digits = _digits(texts) if decimal != "," else None
+        if digits is not None:
+            return digits
         unknown = pc.is_in(texts, _NULLS)
         if decimal == ",":
             good = pc.match_substring_regex(texts, _COMMA_DECIMAL)
@@ -213,8 +227,9 @@ class _Plain:
         columns = [self._fields.column(index) for index in indexes]
         encoded = pc.binary_join_element_wise(*columns, "\0").dictionary_encode()
         known = _answers(self._dialect, what, (*types, pa.bool_()))
-        told = known.of(encoded.dictionary, lambda key: self._answer(key, indexes, ask))
-        *found, is_taken = (column.take(encoded.indices) for column in told)
+        told, places = known.of(encoded.dictionary, lambda key: self._answer(key, indexes, ask))
+        places = places.take(encoded.indices)
+        *found, is_taken = (column.take(places) for column in told)
         self._keep(is_taken)
         return found
 
@@ -240,8 +255,8 @@ class _Answers:
         self._known: tuple[pa.Array, list[pa.Array]] = self._empty
         """Texts and answers; always replaced as one, for several threads parse blocks of one file."""
 
-    def of(self, texts: pa.Array, ask: Callable[[str], _Answer | None]) -> list[pa.Array]:
-        """A column for each type, with the answers to `texts`, all different."""
+    def of(self, texts: pa.Array, ask: Callable[[str], _Answer | None]) -> tuple[list[pa.Array], pa.Array]:
+        """A column for each type, and where in them the answers to `texts` are, all different."""
         known, columns = self._known
         places = pc.index_in(texts, known)
         if places.null_count:
@@ -255,7 +270,7 @@ class _Answers:
             known = pa.concat_arrays([known, new])
             self._known = (known, columns)
             places = pc.index_in(texts, known)
-        return [column.take(places) for column in columns]
+        return columns, places
 
 
 @lru_cache(maxsize=16)
@@ -270,7 +285,7 @@ def _keys(table: pa.Table | dict[str, pa.Array]) -> Iterator[tuple[object, ...]]
 def _plain_times(texts: pa.Array) -> pa.Array | None:
     """The times, where all are written in one of the forms that are fast to read; else None."""
     if pc.all(pc.match_substring_regex(texts, _DATE_TIME)).as_py():
-        bare = pc.replace_substring_regex(texts, r"(?:Z|\+00:00)$", "")
+        bare = pc.utf8_rtrim(pc.replace_substring(texts, "+00:00", ""), "Z")
         try:
             return bare.cast(pa.timestamp("us")).cast(_UTC)
         except pa.ArrowInvalid:  # such as 30 February
@@ -279,3 +294,15 @@ def _plain_times(texts: pa.Array) -> pa.Array | None:
         if pc.all(pc.match_substring_regex(texts, form)).as_py():
             return pc.multiply(texts.cast(pa.int64()), unit).cast(_UTC)
     return None
+
+
+def _digits(texts: pa.Array) -> pa.Array | None:
+    """`texts`, the empty ones as nulls, where all are of digits and at most a point: as `_PLAIN` says, and sooner."""
+    offsets = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    data = np.frombuffer(texts.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
+    sizes = np.diff(offsets)
+    points = np.diff(np.searchsorted(np.flatnonzero(data == ord(".")), offsets - offsets[0]))
+    empty = sizes == 0
+    if not (_IN_NUMBER[data].all() and (points <= 1).all() and ((sizes > points) | empty).all()):
+        return None
+    return pc.if_else(pa.array(empty), pa.scalar(None, pa.string()), texts) if empty.any() else texts

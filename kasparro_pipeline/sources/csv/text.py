@@ -50,6 +50,8 @@ def plain_ends(data: bytes, start: int = 0, stop: int | None = None) -> Position
     closes what the one before has opened.
     """
     stop = len(data) if stop is None else stop
+    if start == stop:
+        return np.empty(0, np.int64)
     if data.find(b"\r", start, stop) >= 0 and data.count(b"\r", start, stop) != data.count(b"\r\n", start, stop + 1):
         return None
     part = np.frombuffer(data, np.uint8, stop - start, start)
