@@ -6,7 +6,7 @@ the next block is one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from psycopg import AsyncClientCursor, AsyncConnection, DataError, errors, pq
@@ -22,7 +22,7 @@ class TooManyRowsError(Exception):
 
 async def copy_out(
     connection: AsyncConnection[Any], query: str, values: dict[str, Any], options: str, *, max_rows: int
-) -> AsyncIterator[list[bytes]]:
+) -> AsyncGenerator[list[bytes], None]:
     """The rows of `query` as COPY with `options` writes them, in lists of whole rows of about `BLOCK_BYTES`.
 
     COPY takes no bound values: they are put into the statement by psycopg, quoted as the server's own library does.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
-from importlib import import_module
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from psycopg import AsyncConnection
 
-from kasparro_api import listing_sql
+from kasparro_api import arrow, listing_sql
 from kasparro_api.copying import copy_out
 from kasparro_api.database import Database, DatabaseUnavailableError
 from kasparro_api.listing import Kind
@@ -106,8 +105,6 @@ async def _ndjson(
 async def _arrow(
     connection: AsyncConnection[Any], query: ListingQuery, given: Mapping[str, Any], limit: int, max_rows: int
 ) -> Blocks:
-    # 60 MB and a second that a service does without until somebody asks for it
-    arrow = await asyncio.to_thread(import_module, "kasparro_api.arrow")
     columns = {name: query.listing.columns[name] for name in query.columns}
     numbers = [name for name, kind in columns.items() if kind is Kind.NUMBER] if query.numbers == "decimal" else []
     scales: dict[str, int | None] = {}
@@ -118,8 +115,9 @@ async def _arrow(
         scales = {name: arrow.fitting_scale(*pair) for name, pair in zip(numbers, pairs, strict=True)}
     statement, values = listing_sql.export(query, given, listing_sql.as_arrow, limit)
     rows = copy_out(connection, statement, values, arrow.COPY_OPTIONS, max_rows=max_rows)
-    async for block in arrow.encoded(query.format or "", rows, arrow.schema(columns, scales)):
-        yield block
+    async with aclosing(arrow.encoded(query.format or "", rows, arrow.types(columns, scales))) as pieces:
+        async for piece in pieces:
+            yield piece
 
 
 _WRITERS = {"csv": _csv, "ndjson": _ndjson, "parquet": _arrow, "arrow": _arrow}

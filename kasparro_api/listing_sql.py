@@ -10,15 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from kasparro_api.arrow_pipe import LIST_SEPARATOR
 from kasparro_api.listing import Key, Kind, Listing, OneOf, Overlap
 from kasparro_api.listing_query import PAGE, ListingQuery
 from kasparro_api.values import first_instant, last_instant
 
 Bound = tuple[str, dict[str, Any]]
 """A statement and the values bound to it."""
-
-LIST_SEPARATOR = "\x1f"
-"""Before each member of a list where a list is sent as text to be taken apart again."""
 
 
 def utc(expression: str) -> str:
@@ -100,7 +98,7 @@ def as_guarded_cell(column: str, kind: Kind) -> str:
 
 
 def as_arrow(column: str, kind: Kind) -> str:
-    """For `arrow.py`."""
+    """For `arrow_writer.py`."""
     if kind is not Kind.TEXTS:
         return column
     members = f"array_to_string({column}, E'{LIST_SEPARATOR}')"

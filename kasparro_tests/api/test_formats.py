@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
@@ -14,6 +16,7 @@ from typing import Any
 import httpx
 import pandas as pd
 import polars as pl
+import psutil
 import pyarrow.ipc
 import pytest
 import sqlalchemy as sa
@@ -121,7 +124,7 @@ def test_ndjson_lines_are_the_rows_of_the_page(service: httpx.Client, rows: list
 def test_exports_have_all_rows_in_order_or_as_many_as_asked(
     service: httpx.Client, engine: sa.Engine, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrow, "ROW_GROUP", 100)
+    monkeypatch.setattr(arrow, "BATCH_BYTES", 5000)
     monkeypatch.setattr(copying, "BLOCK_BYTES", 5000)
     with engine.begin() as connection:
         rows = [unified(f"c{i:03}", DAY - timedelta(days=d)) for i in range(150) for d in range(8)]
@@ -160,7 +163,14 @@ def test_more_rows_than_an_export_may_have_are_refused_and_not_cut_off(database:
             assert it.get(f"/data?format={name}&limit=5").status_code == 422
 
 
-def test_a_client_that_leaves_gives_its_place_back(service: httpx.Client, engine: sa.Engine) -> None:
+def writers() -> list[int]:
+    """Processes that write Arrow for this one."""
+    found = psutil.process_iter(["ppid", "cmdline"])
+    return [one.pid for one in found if one.info["ppid"] == os.getpid() and "arrow_writer" in str(one.info["cmdline"])]
+
+
+@pytest.mark.parametrize("name", ["csv", "arrow"])
+def test_a_client_that_leaves_gives_its_place_back(service: httpx.Client, engine: sa.Engine, name: str) -> None:
     with engine.begin() as connection:
         connection.exec_driver_sql(
             """INSERT INTO kasparro.unified_assets (coin_id, day, name, source_count, sources, flags, observed_at)
@@ -168,12 +178,22 @@ def test_a_client_that_leaves_gives_its_place_back(service: httpx.Client, engine
             FROM generate_series(1, 15000) i"""
         )
     for _ in range(8):
-        with service.stream("GET", "/data?format=csv") as answer:
+        with service.stream("GET", f"/data?format={name}") as answer:
             next(answer.iter_bytes())
     assert within(10, lambda: service.get("/data?format=csv&limit=1").status_code == 200)
+    assert within(10, lambda: not writers())
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         busy = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'kasparro-api' AND state = 'active'"
         assert within(10, lambda: connection.scalar(sa.text(busy)) == 0)
+
+
+@pytest.mark.parametrize("name", ["parquet", "arrow"])
+def test_a_writer_that_fails_makes_no_file(
+    service: httpx.Client, rows: list[dict[str, Any]], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrow.sys, "executable", shutil.which("false"))
+    answer = service.get(f"/data?format={name}")
+    assert (answer.status_code, answer.json()["type"]) == (500, "urn:kasparro:problem:internal-error")
 
 
 def test_an_export_sees_one_moment_and_values_cannot_leave_their_quotes(

@@ -24,7 +24,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -127,7 +127,8 @@ def main() -> None:
         }
         rates = _measure(targets, arguments.rounds, arguments.seconds)
         _print_rates(targets, rates, len(first.content))
-        _print_exports(_exports(service, url, arguments.rounds), process)
+        writers: list[int] = []
+        _print_exports(_exports(service, url, arguments.rounds, process, writers), [_peak(process.pid), max(writers)])
 
 
 def _pages(service: str, rows: int, etag: str) -> dict[str, Target]:
@@ -165,15 +166,22 @@ def _print_rates(targets: dict[str, Target], rates: dict[str, list[float]], size
 # -- exports ------------------------------------------------------------------------------------------------------
 
 
-def _exports(service: str, url: sa.URL, rounds: int) -> dict[str, list[float]]:
+def _exports(
+    service: str, url: sa.URL, rounds: int, process: psutil.Process, writers: list[int]
+) -> dict[str, list[float]]:
+    """Seconds by way; `writers` is given the kilobytes of the processes that wrote for the service."""
     query = query_model(listings.DATA).model_validate({"format": "csv"})
     same, _ = listing_sql.export(query, {}, listing_sql.as_guarded_cell, 10**9)
     ways: dict[str, Callable[[], None]] = {
         "psql, table": lambda: _psql(url, "TABLE kasparro.unified_assets"),
         "psql, query": lambda: _psql(url, same),
-        "GET csv": lambda: _drain(f"{service}/data?format=csv"),
-        "GET ndjson": lambda: _drain(f"{service}/data?format=ndjson"),
-        "GET parquet": lambda: _drain(f"{service}/data?format=parquet"),
+        "GET csv": lambda: writers.append(_drain(f"{service}/data?format=csv", process)),
+        "GET ndjson": lambda: writers.append(_drain(f"{service}/data?format=ndjson", process)),
+        "GET arrow": lambda: writers.append(_drain(f"{service}/data?format=arrow", process)),
+        # another limit each time: a file that was made is kept a while
+        "GET parquet": lambda: writers.append(
+            _drain(f"{service}/data?format=parquet&limit={10**7 + len(writers)}", process)
+        ),
     }
     seconds: dict[str, list[float]] = defaultdict(list)
     for _ in range(rounds):
@@ -192,12 +200,28 @@ def _psql(url: sa.URL, query: str) -> None:
         subprocess.run([program, plain, "-q", "-c", copy], stdout=nowhere, check=True)
 
 
-def _drain(url: str) -> None:
-    with Path(os.devnull).open("wb") as nowhere:
-        subprocess.run(["curl", "-sSf", url], stdout=nowhere, check=True)
+def _drain(url: str, process: psutil.Process) -> int:
+    """Read an answer to its end; the most kilobytes that a child of the serving process took meanwhile."""
+    peak = 0
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    with Path(os.devnull).open("wb") as nowhere, subprocess.Popen(["curl", "-sSf", url], stdout=nowhere) as curl:
+        while curl.poll() is None:
+            time.sleep(0.05)
+            peak = max([peak, *map(_peak, map(int, children.read_text().split()))])
+    if curl.returncode:
+        raise SystemExit(f"error: {url} was not answered to its end")
+    return peak
 
 
-def _print_exports(seconds: dict[str, list[float]], process: psutil.Process) -> None:
+def _peak(pid: int) -> int:
+    """The most kilobytes that a process took; 0 of one that is gone."""
+    with suppress(OSError):
+        if told := re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text()):
+            return int(told[1])
+    return 0
+
+
+def _print_exports(seconds: dict[str, list[float]], peaks: list[int]) -> None:
     for name, found in seconds.items():
         ratios = [
             statistics.median(a / b for a, b in zip(found, seconds[to], strict=True))
@@ -208,9 +232,8 @@ def _print_exports(seconds: dict[str, list[float]], process: psutil.Process) -> 
             f"{name:14} {statistics.median(found):8.2f} s   {ratios[0]:.2f} of psql's query, "
             f"{ratios[1]:.2f} of its table{goal}"
         )
-    peak = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
-    told = f"{int(peak[1]) / 1024:.0f} MB" if peak else "unknown here"
-    print(f"memory of the service at its greatest: {told}  (goal 150 MB or less)")  # noqa: T201
+    service, writer = (f"{peak / 1024:.0f} MB" for peak in peaks)
+    print(f"at most, the service took {service}, a writer of Parquet or Arrow {writer}  (goal 150 MB or less)")  # noqa: T201
 
 
 # -- databases and servers ----------------------------------------------------------------------------------------
