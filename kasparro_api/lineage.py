@@ -68,6 +68,7 @@ LEFT JOIN LATERAL ( -- of an id that was given to another coin since: why it was
       AND coin_id = %(coin_id)s AND i.coin_id <> %(coin_id)s
     ORDER BY valid_from DESC LIMIT 1
 ) h ON true
+WHERE o.observed_at >= %(start)s AND o.observed_at < %(end)s -- as all of them are: so only one month is planned for
 ORDER BY w.turn"""
 
 _PAYLOADS = """
@@ -158,10 +159,10 @@ async def _told(connection: AsyncConnection[Any], coin_id: str, day: date) -> di
     made_by = await _one(connection, _MADE_BY, values) or {"priorities": {}}
     priorities = made_by.pop("priorities")
     start = datetime.combine(day, time(), UTC)
-    values |= {"start": start, "end": start + timedelta(days=1)}
+    values |= {"since": start - timedelta(days=HISTORY_DAYS), "start": start, "end": start + timedelta(days=1)}
     values |= {"sources": list(priorities), "priorities": list(priorities.values())}
     why = (await _one(connection, _WHY, values) or {"why": []})["why"]
-    observations = await _observations(connection, coin_id, why)
+    observations = await _observations(connection, values, why)
     payloads = await _payloads(connection, observations)
     return {
         "row": row["row_to_json"],
@@ -181,14 +182,12 @@ def _by_field(why: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 async def _observations(
-    connection: AsyncConnection[Any], coin_id: str, why: list[dict[str, Any]]
+    connection: AsyncConnection[Any], values: dict[str, Any], why: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Each source's word of the day, in the order in which they are taken."""
     words = list({(e["source"], e["source_coin_id"], e["observed_at"]): None for e in why})
     sources, coins, times = ([word[n] for word in words] for n in range(3))
-    return await _all(
-        connection, _OBSERVATIONS, {"coin_id": coin_id, "sources": sources, "coins": coins, "times": times}
-    )
+    return await _all(connection, _OBSERVATIONS, {**values, "sources": sources, "coins": coins, "times": times})
 
 
 async def _payloads(connection: AsyncConnection[Any], observations: list[dict[str, Any]]) -> list[dict[str, Any]]:

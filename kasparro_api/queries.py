@@ -65,15 +65,21 @@ FROM kasparro.failed_check ORDER BY severity, day DESC NULLS FIRST, asset_key, c
 COUNTED_UP_TO = 100_000
 """Rows up to which a table is counted; beyond, the planner's estimate is told."""
 
-EXPECTED_ROWS = "SELECT reltuples::bigint FROM pg_class WHERE oid = %(table)s::regclass"
+EXPECTED_ROWS = """
+SELECT coalesce(sum(greatest(reltuples, 0)), 0)::bigint FROM pg_class WHERE relkind = 'r' AND (
+    oid = %(table)s::regclass OR oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = %(table)s::regclass))
+"""
+"""Of the table, or of its partitions."""
 
 OBSERVATIONS_COUNTED = "SELECT source, count(*) FROM kasparro.observation GROUP BY source"
 
 OBSERVATIONS_ESTIMATED = """
-SELECT common.source, round(t.reltuples * common.frequency)::bigint
-FROM pg_class t, pg_stats s, unnest(s.most_common_vals::text::text[], s.most_common_freqs) AS common (source, frequency)
-WHERE t.oid = 'kasparro.observation'::regclass
-  AND s.schemaname = 'kasparro' AND s.tablename = 'observation' AND s.attname = 'source'
+SELECT common.source, round(sum(part.reltuples * common.frequency))::bigint
+FROM pg_inherits i JOIN pg_class part ON part.oid = i.inhrelid, pg_stats s,
+    unnest(s.most_common_vals::text::text[], s.most_common_freqs) AS common (source, frequency)
+WHERE i.inhparent = 'kasparro.observation'::regclass
+  AND s.schemaname = 'kasparro' AND s.tablename = part.relname AND s.attname = 'source'
+GROUP BY common.source
 """
 
 UNIFIED_COUNTED = "SELECT count(*) FROM kasparro.unified_assets"
@@ -235,6 +241,9 @@ FROM kasparro.failed_check
 """Days that are to be unified, errors and warnings of checks."""
 
 TABLE_ROWS = """
-SELECT c.relname, greatest(c.reltuples, 0) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = 'kasparro' AND c.relkind IN ('r', 'p') ORDER BY c.relname
+SELECT coalesce(whole.relname, c.relname) AS name, sum(CASE c.relkind WHEN 'r' THEN greatest(c.reltuples, 0) ELSE 0 END)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_inherits i ON i.inhrelid = c.oid LEFT JOIN pg_class whole ON whole.oid = i.inhparent
+WHERE n.nspname = 'kasparro' AND c.relkind IN ('r', 'p') GROUP BY name ORDER BY name
 """
+"""Of each table, its partitions included, as the planner believes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
@@ -14,10 +15,14 @@ from kasparro_pipeline.settings import Settings, settings
 from kasparro_pipeline.warehouse.database import DRIVER, create_engine
 from kasparro_pipeline.warehouse.embedded import EmbeddedPostgres
 from kasparro_pipeline.warehouse.migrate import migrate
+from kasparro_pipeline.warehouse.months import make_partitions, month_of
+from kasparro_pipeline.warehouse.tables import observation
 
 for _name in Settings.model_fields.keys() - {"postgres_bin"}:  # the tests are not about who runs them
     os.environ.pop(f"KASPARRO_{_name}".upper(), None)
 
+BY_HAND = range(month_of(datetime(2026, 9, 1, tzinfo=UTC)), month_of(datetime(2027, 1, 1, tzinfo=UTC)))
+"""Months of which there are partitions in every test's database."""
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
 
 
@@ -36,10 +41,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.URL]:
 
 @pytest.fixture(scope="session")
 def template(server: sa.URL) -> Iterator[sa.URL]:
-    """A migrated database that tests copy."""
+    """A migrated database that tests copy; rows of some months can be put into it by hand."""
     with _new_database(server, None) as url:
         engine = create_engine(url)
         migrate(engine)
+        tomorrow = datetime.now(UTC) + timedelta(days=1)
+        with engine.begin() as connection:
+            make_partitions(connection, observation, {month_of(tomorrow), *BY_HAND})
         engine.dispose()
         yield url
 

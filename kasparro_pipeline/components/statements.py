@@ -36,6 +36,7 @@ _STORED = sa.text(
     FROM unnest(CAST(:coins AS text[]), CAST(:times AS timestamptz[])) AS k (source_coin_id, observed_at)
     JOIN kasparro.observation AS o
         ON o.source = :source AND o.observed_at = k.observed_at AND o.source_coin_id = k.source_coin_id
+        AND o.observed_at BETWEEN :first AND :last -- tells which partitions
     LEFT JOIN LATERAL (
         SELECT partition, position FROM kasparro.delivery
         WHERE source = o.source AND sha256 = o.payload_sha256 AND fetched_at = o.fetched_at
@@ -126,7 +127,11 @@ def settle(connection: sa.Connection, kept: Kept, said: pa.Table, later: Sequenc
 
 def _stored(connection: sa.Connection, source: str, keys: list[Key]) -> dict[Key, tuple[Row, Rank]]:
     """The stored rows with these keys, and the rank of the delivery that each is from."""
-    parameters = {"source": source, "coins": [coin for coin, _ in keys], "times": [at for _, at in keys]}
+    if not keys:
+        return {}
+    times = [at for _, at in keys]
+    span = {"first": min(times), "last": max(times)}
+    parameters = {"source": source, "coins": [coin for coin, _ in keys], "times": times, **span}
     return {
         (row["source_coin_id"], row["observed_at"]): (
             dict(row),

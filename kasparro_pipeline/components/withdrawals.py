@@ -23,6 +23,7 @@ _MARK = sa.text(
     FROM unnest(CAST(:coins AS text[]), CAST(:times AS timestamptz[]), CAST(:marks AS timestamptz[]))
         AS k (source_coin_id, observed_at, withdrawn_at)
     WHERE o.source = :source AND o.observed_at = k.observed_at AND o.source_coin_id = k.source_coin_id
+      AND o.observed_at BETWEEN :first AND :last -- tells which partitions
       AND o.withdrawn_at IS DISTINCT FROM k.withdrawn_at
     RETURNING (o.observed_at AT TIME ZONE 'UTC')::date, o.source_coin_id, o.withdrawn_at IS NOT NULL
     """
@@ -183,6 +184,8 @@ class Withdrawals:
             "coins": [coin for coin, _ in marks],
             "times": [at for _, at in marks],
             "marks": list(marks.values()),
+            "first": min(at for _, at in marks),
+            "last": max(at for _, at in marks),
         }
         rows = self._connection.execute(_MARK, parameters).all()
         touched: dict[date, set[str]] = {}

@@ -17,6 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
+from kasparro_pipeline.warehouse.months import BY_MONTH
+
 CHUNK_ROWS = 20_000
 _ROW = "kasparro_row"
 
@@ -175,6 +177,13 @@ def key_range(rows: pa.Table, table: sa.Table) -> tuple[list[str], list[str]]:
             end = end.filter(pc.equal(end.column(key), pick(end.column(key))))
         ends.append([text for (text,) in key_texts(rows.take(end[_ROW].slice(0, 1)), table)])
     return ends[0], ends[1]
+
+
+def months(rows: pa.Table, table: sa.Table) -> list[int]:
+    """The months in which the rows are, as numbers; the table is partitioned by month, see `warehouse.months`."""
+    times = _in_one_form(rows.column(table.info[BY_MONTH]), table.columns[table.info[BY_MONTH]])
+    numbers = pc.add(pc.multiply(pc.year(times), 12), pc.subtract(pc.month(times), 1))
+    return list(pc.unique(numbers).to_pylist())
 
 
 def columns_with_nul(rows: pa.Table) -> list[str]:

@@ -24,6 +24,7 @@ from pyarrow import csv as pa_csv
 from kasparro_pipeline.warehouse import frames
 from kasparro_pipeline.warehouse.frames import MergeError, UtcDay
 from kasparro_pipeline.warehouse.merge_sql import KEPT, MAX_LISTED, STAGING, KeyRange, MergeSql, Target, quoted
+from kasparro_pipeline.warehouse.months import BY_MONTH, Months
 from kasparro_pipeline.warehouse.receipts import Receipts
 
 __all__ = ["Frame", "Group", "Merge", "MergeError", "Merged", "UtcDay", "Window", "Written"]
@@ -144,6 +145,7 @@ class Merge:
         self._group_by = tuple(group_by)
         self._list_by = list_by
         self._sql: MergeSql | None = None
+        self._months = Months(connection, table) if BY_MONTH in table.info else None
         self._receipts: Receipts | None = None
         if receipts is not None and window is None:
             self._receipts = Receipts(self._execute, receipts, self._target)
@@ -192,6 +194,8 @@ class Merge:
         insert = staging.insert().from_select(names, select).execution_options(preserve_rowcount=True)
         staged = self._connection.execute(insert).rowcount
         self._check_staged_keys()
+        if self._months:
+            self._months.make(month for (month,) in self._execute(sql.staged_months))
         return self._write(sql, staged)
 
     def _merge_rows(self, rows: pa.Table) -> Merged:
@@ -209,6 +213,8 @@ class Merge:
 
     def _merge_chunk(self, chunk: pa.Table) -> Merged:
         rows = frames.by_key(chunk, self._target.table)
+        if self._months:
+            self._months.make(frames.months(rows, self._target.table))
         repeated = chunk.num_rows - rows.num_rows
         merged = Merged(staged=repeated, unchanged=repeated)
         absent = self._absent(rows)
@@ -230,15 +236,15 @@ class Merge:
         table = self._target.table
         if self._window or not frames.is_ordered_alike(table):
             return None
-        low, high = frames.key_range(frames.spread(rows, 2), table)
+        keys = KeyRange(*frames.key_range(frames.spread(rows, 2), table))
         limit = rows.num_rows // STORED_PART
         try:
             with self._connection.begin_nested():
-                stored = self._execute(self._target.stored_within, (*low, *high, limit + 1)).fetchall()
+                stored = self._execute(*self._target.stored_within(keys, limit + 1)).fetchall()
                 if len(stored) <= limit:
                     return frames.absent(rows, stored, table)
                 some = frames.key_texts(frames.spread(rows, PROBED), table)
-                none_stored = self._execute(self._target.stored_among, some).fetchone() == (False,)
+                none_stored = self._execute(*self._target.stored_among(some, keys)).fetchone() == (False,)
         except psycopg.DataError:  # a key that the column cannot hold, or Python: a time beyond the year 9999
             return None
         return frames.absent(rows, [], table) if none_stored else None
@@ -313,24 +319,26 @@ class Merge:
         return merged
 
     def _write_range(self, sql: MergeSql, keys: KeyRange, merged: Merged) -> None:
-        stored = self._execute(self._target.first_from, (*keys.high, *keys.low)).fetchone() == (True,)
-        for inserted, updated, values, *group in self._written(sql, stored=stored):
+        stored = self._execute(*self._target.first_from(keys)).fetchone() == (True,)
+        for inserted, updated, values, *group in self._written(sql, keys, stored=stored):
             self._count(merged, group, Written(inserted, updated))
             if self._list_by and inserted + updated:
                 merged.list_values(tuple(group), values)
 
-    def _written(self, sql: MergeSql, *, stored: bool) -> list[tuple[Any, ...]]:
+    def _written(self, sql: MergeSql, keys: KeyRange, *, stored: bool) -> list[tuple[Any, ...]]:
         """Run the writing statement in a savepoint; rows inserted, updated, the list, the group's values.
 
         Where another transaction has committed one of the keys since we looked, run the slower one that expects it.
         """
+        months, ends = self._target.months(keys)
+        statement, values = (sql.upsert(months), ends or None) if stored else (sql.insert, None)
         with self._refusals():
             try:
                 with self._connection.begin_nested():
-                    return self._execute(sql.upsert() if stored else sql.insert).fetchall()
+                    return self._execute(statement, values).fetchall()
             except errors.UniqueViolation:
                 with self._connection.begin_nested():
-                    return self._execute(sql.upsert(expect_others=True)).fetchall()
+                    return self._execute(sql.upsert(months, expect_others=True), ends or None).fetchall()
 
     def _reject_outside(self, window: Window) -> int:
         column = quoted(window.column)

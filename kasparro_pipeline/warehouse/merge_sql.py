@@ -16,6 +16,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.schema import ColumnElementColumnDefault
 
 from kasparro_pipeline.warehouse.frames import UtcDay
+from kasparro_pipeline.warehouse.months import AFTER, BEFORE, BY_MONTH
 
 STAGING = "kasparro_staging"
 KEPT = "kasparro_kept"
@@ -54,35 +55,53 @@ class Target:
         """The columns of the primary key, in its order."""
         return [column.name for column in self.table.primary_key.columns]
 
-    @cached_property
-    def within_range(self) -> str:
-        """A condition on ``t`` with the low and the high key as parameters."""
-        return f"({self._t_keys}) >= ({self._values}) AND ({self._t_keys}) <= ({self._values})"
+    def within(self, keys: KeyRange) -> tuple[str, list[str]]:
+        """A condition on ``t``: its key is in the range; and the condition's parameters."""
+        months, ends = self.months(keys)
+        within = f"({self._t_keys}) >= ({self._values}) AND ({self._t_keys}) <= ({self._values}){months}"
+        return within, [*keys.low, *keys.high, *ends]
 
-    @cached_property
-    def first_from(self) -> str:
-        """Whether the first stored key from a low key on is at most a high key; parameters: high, low."""
+    def months(self, keys: KeyRange) -> tuple[str, list[str]]:
+        """`` AND …``: that ``t`` is in one of the partitions in which keys of the range can be; and its parameters.
+
+        Without it every partition would be looked into, and planned for. Empty where the range does not tell.
+        """
+        column = self.table.info.get(BY_MONTH)
+        if column is None:
+            return "", []
+        place = self.keys.index(column)
+        if keys.low[:place] != keys.high[:place]:
+            return "", []
+        return f" AND t.{quoted(column)} BETWEEN %s AND %s", [keys.low[place], keys.high[place]]
+
+    def first_from(self, keys: KeyRange) -> tuple[str, list[str]]:
+        """Whether the first stored key from the low one on is at most the high one; and the query's parameters."""
+        months, ends = self.months(keys)
+        # Within the partitions the condition on the time must not be what ends the search, but the key.
+        at_most = f" AND ({self._t_keys}) <= ({self._values})" if months else ""
         return (
             f"SELECT ({self._t_keys}) <= ({self._values}) FROM (SELECT {self._t_keys} FROM {self.name} t "  # noqa: S608
-            f"WHERE ({self._t_keys}) >= ({self._values}) ORDER BY {self._t_keys} LIMIT 1) t"
+            f"WHERE ({self._t_keys}) >= ({self._values}){months}{at_most} ORDER BY {self._t_keys} LIMIT 1) t",
+            [*keys.high, *keys.low, *ends, *(keys.high if months else ())],
         )
 
-    @cached_property
-    def stored_within(self) -> str:
-        """The stored keys from a low to a high key; parameters: low, high, how many at most."""
-        return f"SELECT {self._t_keys} FROM {self.name} t WHERE {self.within_range} LIMIT %s"  # noqa: S608
+    def stored_within(self, keys: KeyRange, limit: int) -> tuple[str, list[Any]]:
+        """The stored keys of the range, no more than `limit`; and the query's parameters."""
+        within, parameters = self.within(keys)
+        return f"SELECT {self._t_keys} FROM {self.name} t WHERE {within} LIMIT %s", [*parameters, limit]  # noqa: S608
 
-    @cached_property
-    def stored_among(self) -> str:
-        """Whether one of some keys is stored; parameters: an array of texts for each key column."""
+    def stored_among(self, some: list[list[str]], keys: KeyRange) -> tuple[str, list[Any]]:
+        """Whether one of some keys of the range, texts column by column, is stored; and the query's parameters."""
         arrays = ", ".join(["%s::text[]"] * len(self.keys))
         names = ", ".join(f"k{place}" for place in range(len(self.keys)))
         same = " AND ".join(
             f"t.{quoted(key.name)} = k{place}::{_bare_type(key.type)}"
             for place, key in enumerate(self.table.primary_key.columns)
         )
-        stored = f"SELECT FROM {self.name} t WHERE {same} OFFSET 0"
-        return f"SELECT EXISTS (SELECT FROM unnest({arrays}) AS k ({names}), LATERAL ({stored}) t)"  # noqa: S608
+        months, ends = self.months(keys)
+        stored = f"SELECT FROM {self.name} t WHERE {same}{months} OFFSET 0"
+        query = f"SELECT EXISTS (SELECT FROM unnest({arrays}) AS k ({names}), LATERAL ({stored}) t)"  # noqa: S608
+        return query, [*some, *ends]
 
     @property
     def _t_keys(self) -> str:
@@ -126,18 +145,27 @@ class MergeSql:
         return f"SELECT {first}, {last}"
 
     @cached_property
+    def staged_months(self) -> str:
+        """The numbers of the months that are staged, where the target is partitioned by month."""
+        month = f"date_trunc('month', {quoted(self.target.table.info[BY_MONTH])}, 'UTC') AT TIME ZONE 'UTC'"
+        # A time without an end has no year.
+        year = f"least(greatest(extract(year FROM {month}), {BEFORE // 12}), {AFTER // 12})"
+        return f"SELECT DISTINCT {year}::int * 12 + coalesce(extract(month FROM {month}), 12)::int - 1 FROM {STAGING}"  # noqa: S608
+
+    @cached_property
     def insert(self) -> str:
         """Insert all that is staged; returns (rows, 0, list, group ...). Fails where a key is stored already."""
         return f"WITH inserted AS ({self._write(STAGING)}) {self._counted('count(*), 0', 'inserted')}"
 
-    def upsert(self, *, expect_others: bool = False) -> str:
+    def upsert(self, months: str = "", *, expect_others: bool = False) -> str:
         """Update what differs and insert what is absent; returns (inserted, updated, list, group ...).
 
-        Fails where another transaction stores an absent key meanwhile, unless `expect_others`, which is slower.
+        `months` of the staged keys, see `Target`. Fails where another transaction stores an absent key meanwhile,
+        unless `expect_others`, which is slower.
         """
         inserted = self._write("differing WHERE NOT kasparro_stored", upserts=expect_others)
         return (
-            f"WITH differing AS MATERIALIZED ({self._differing}), inserted AS ({inserted}), "
+            f"WITH differing AS MATERIALIZED ({self._differing(months)}), inserted AS ({inserted}), "
             f"updated AS ({self._write('differing WHERE kasparro_stored', upserts=True)}) "
             f"{self._counted('count(*), 0', 'inserted')} UNION ALL {self._counted('0, count(*)', 'updated')}"
         )
@@ -160,10 +188,10 @@ class MergeSql:
         values = [name for name in self.columns if name not in self.target.keys]
         return [name for name in values if columns[name].info.get("compare", True)]
 
-    @cached_property
-    def _differing(self) -> str:
+    def _differing(self, months: str) -> str:
         compared = f", {quoted(*self._compared, alias='t')}" if self._compared else ""
-        stored = f"SELECT true AS kasparro_stored{compared} FROM {self.target.name} t WHERE {self._same_key('s')}"  # noqa: S608
+        stored = f"SELECT true AS kasparro_stored{compared} FROM {self.target.name} t "  # noqa: S608
+        stored += f"WHERE {self._same_key('s')}{months}"
         return (
             "SELECT s.*, t.kasparro_stored IS NOT NULL AS kasparro_stored "  # noqa: S608
             f"FROM {STAGING} s LEFT JOIN LATERAL ({stored} OFFSET 0) t ON true "

@@ -76,12 +76,12 @@ class Receipts:
         A version is told by its place and the transaction that wrote it; the number of the file and that of the
         server keep places apart that a rewrite of the table or a restore elsewhere would make look alike.
         """
+        within, ends = self._target.within(keys)
         found = self._execute(
             "SELECT count(*), (SELECT system_identifier FROM pg_control_system()) || ':' || "  # noqa: S608
             "coalesce(bit_xor(hash_record_extended(ROW(pg_relation_filenode(tableoid), xmin, ctid), 0)), 0) "
-            f"FROM (SELECT tableoid, xmin, ctid FROM {self._target.name} t "
-            f"WHERE {self._target.within_range} LIMIT %s) t",
-            (*keys.low, *keys.high, limit),
+            f"FROM (SELECT tableoid, xmin, ctid FROM {self._target.name} t WHERE {within} LIMIT %s) t",
+            (*ends, limit),
         )
         return Stamp(*found.fetchall()[0])
 

@@ -30,6 +30,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from kasparro_pipeline.warehouse.months import BY_MONTH
+
 SCHEMA = "kasparro"
 metadata = MetaData(schema=SCHEMA)
 
@@ -148,6 +150,8 @@ observation = Table(
     # Time before coin: a day is one range of the index, and a new snapshot is appended at its end.
     PrimaryKeyConstraint("source", "observed_at", "source_coin_id"),
     Index("observation_withdrawn", "source", "observed_at", postgresql_where=text("withdrawn_at IS NOT NULL")),
+    postgresql_partition_by="RANGE (observed_at)",
+    info={BY_MONTH: "observed_at"},
 )
 
 quarantine = Table(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from kasparro_pipeline.warehouse.tables import unified_assets
-from kasparro_pipeline.warehouse.touched import Part
+from kasparro_pipeline.warehouse.touched import HISTORY_DAYS, Part
 
 RULE = (Path(__file__).parent / "unify.sql").read_text(encoding="utf-8")
 """A statement that gives the columns of `unified_assets` and ``why``: every source's value and verdict by field."""
@@ -31,6 +31,7 @@ def unify(part: Part, priorities: Mapping[str, int]) -> sa.TextualSelect:
     start, end = (datetime.combine(day, time(), UTC) for day in (part.first, part.end))
     bound = sa.text(f"SELECT {', '.join(_COLUMNS)} FROM (\n{RULE}) AS rule").bindparams(  # noqa: S608 - our own text
         start=start,
+        since=start - timedelta(days=HISTORY_DAYS),
         end=end,
         coin_ids=None if part.coin_ids is None else sorted(part.coin_ids),
         sources=list(priorities),

@@ -14,7 +14,8 @@
 -- 5. What is odd is flagged.
 --
 -- Far from each other, or a jump: the greater number is more than so many times the lesser, by field, see `limits`.
--- Parameters: start, end (midnights, end excluded); coin_ids (an array, or NULL: all); sources and priorities (arrays, lower first).
+-- Parameters: start, end (midnights, end excluded); since (three days before start, a value of its own by which the planner
+-- leaves out the months before it); coin_ids (an array, or NULL: all); sources and priorities (arrays, lower first).
 -- Sources that are not listed come last, by name. No number is computed but the spread: every value is a source's own.
 -- The last column, why, tells of every source and field what it said and what became of it. Who does not ask for it does
 -- not pay for it.
@@ -43,7 +44,7 @@ said AS (
     LEFT JOIN unnest(CAST(:sources AS text[]), CAST(:priorities AS int[])) AS p (source, priority)
         ON p.source = o.source
     WHERE o.source IN (SELECT DISTINCT c.source FROM kasparro.source_coin AS c)
-      AND o.observed_at >= CAST(:start AS timestamptz) - interval '3 days'
+      AND o.observed_at >= CAST(:since AS timestamptz)
       AND o.observed_at < CAST(:end AS timestamptz)
       AND (CAST(:coin_ids AS text[]) IS NULL
            OR coalesce(past.coin_id, i.coin_id) = ANY (CAST(:coin_ids AS text[]))

@@ -26,7 +26,8 @@ from kasparro_pipeline.components.partitions import day_ranges
 from kasparro_pipeline.warehouse.database import create_engine
 from kasparro_pipeline.warehouse.merge import Merge, Merged, Window
 from kasparro_pipeline.warehouse.migrate import migrate
-from kasparro_pipeline.warehouse.tables import unified_assets
+from kasparro_pipeline.warehouse.months import make_partitions, month_of
+from kasparro_pipeline.warehouse.tables import observation, unified_assets
 from kasparro_pipeline.warehouse.touched import Touched, due_days
 from kasparro_pipeline.warehouse.unification import Unification
 from kasparro_tests.bench.loads import _server
@@ -169,8 +170,10 @@ def _unified(engine: sa.Engine, first: date, last: date, *, only_touched: bool =
 
 
 def _generate(engine: sa.Engine, coins: int, days: int) -> None:
-    values = {"sources": list(SOURCES), "coins": coins, "first": NEWEST - timedelta(days=days - 1), "last": NEWEST}
+    first = NEWEST - timedelta(days=days - 1)
+    values = {"sources": list(SOURCES), "coins": coins, "first": first, "last": NEWEST}
     with engine.begin() as connection:
+        make_partitions(connection, observation, range(month_of(first), month_of(NEWEST) + 1))
         for statement in (_COINS, _MEMBERS, _OBSERVATIONS):
             connection.execute(sa.text(statement), values)
     _analyze(engine)

@@ -98,6 +98,7 @@ def row(engine: sa.Engine, *observations: Said) -> dict[str, Any]:
 def why(engine: sa.Engine, day: date = DAY) -> dict[tuple[str, str, str], dict[str, Any]]:
     """The rule's own words on every coin's every field of a day, by coin, field and source."""
     values = {
+        "since": at("00:00", day - timedelta(days=3)),
         "start": at("00:00", day),
         "end": at("00:00", day) + timedelta(days=1),
         "coin_ids": None,

@@ -348,9 +348,9 @@ class TestPlans:
             for statement, parameters in (
                 (sql.upsert(), ()),
                 (sql.upsert(expect_others=True), ()),
-                (target.first_from, (*keys.high, *keys.low)),
+                target.first_from(keys),
             ):
-                plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars())
+                plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {statement}", tuple(parameters)).scalars())
                 assert "thing_pkey" in plan
                 assert "Seq Scan on thing" not in plan
                 assert "Hash" not in plan.replace("HashAggregate", "")

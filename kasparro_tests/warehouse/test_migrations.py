@@ -13,16 +13,18 @@ from alembic.config import Config
 
 from kasparro_pipeline.warehouse import migrate
 from kasparro_pipeline.warehouse.database import create_engine
+from kasparro_pipeline.warehouse.months import make_partitions, month_of
 from kasparro_pipeline.warehouse.tables import SCHEMA, metadata
 from kasparro_tests.conftest import _new_database
 
+TIME = datetime(2026, 11, 1, tzinfo=UTC)
 REVISIONS = migrate.revisions()[::-1]
 VALUES: list[tuple[type[sa.types.TypeEngine[Any]], object]] = [
     (sa.Boolean, True),
     (sa.Integer, 1),
     (sa.Numeric, 1),
     (sa.Date, date(2026, 11, 1)),
-    (sa.DateTime, datetime(2026, 11, 1, tzinfo=UTC)),
+    (sa.DateTime, TIME),
     (sa.LargeBinary, b"a"),
     (sa.JSON, {}),
     (sa.String, "a"),
@@ -46,9 +48,15 @@ def made(connection: sa.Connection) -> dict[str, tuple[dict[str, bool], set[str 
             {column["name"]: column["nullable"] for column in found.get_columns(name, SCHEMA)},
             {i["name"] for i in found.get_indexes(name, SCHEMA) if "duplicates_constraint" not in i},
         )
-        for name in found.get_table_names(SCHEMA)
+        for name in tables(connection)
         if name != "alembic_version"
     }
+
+
+def tables(connection: sa.Connection) -> set[str]:
+    """Names of all tables, of which partitions are a part."""
+    partitions = connection.exec_driver_sql("SELECT relname FROM pg_class WHERE relispartition").scalars()
+    return set(sa.inspect(connection).get_table_names(SCHEMA)) - set(partitions)
 
 
 def test_the_migrated_schema_is_the_declared_one_and_goes_back(engine: sa.Engine) -> None:
@@ -73,16 +81,19 @@ def value(type_: sa.types.TypeEngine[Any]) -> object:
 def fill(connection: sa.Connection) -> set[str]:
     """A row in each table that is empty; the names of all tables."""
     stored = sa.MetaData()
-    stored.reflect(connection, SCHEMA)
+    stored.reflect(connection, SCHEMA, only=tables(connection))
+    partitioned = connection.exec_driver_sql("SELECT relname FROM pg_class WHERE relkind = 'p'").scalars().all()
     for table in stored.sorted_tables:
+        if table.name in partitioned:
+            make_partitions(connection, table, [month_of(TIME)])
         if connection.scalar(sa.select(sa.func.count()).select_from(table)) == 0:
             given = {column.name: value(column.type) for column in table.columns if column.identity is None}
             connection.execute(sa.insert(table).values(given))
     return {table.name for table in stored.sorted_tables}
 
 
-def empty_ones(connection: sa.Connection, tables: set[str]) -> set[str]:
-    return {name for name in tables if connection.scalar(sa.text(f"SELECT count(*) FROM {SCHEMA}.{name}")) == 0}
+def empty_ones(connection: sa.Connection, names: set[str]) -> set[str]:
+    return {name for name in names if connection.scalar(sa.text(f"SELECT count(*) FROM {SCHEMA}.{name}")) == 0}
 
 
 @pytest.mark.parametrize("revision", REVISIONS)

@@ -42,13 +42,16 @@ def read_coins(connection: sa.Connection) -> list[SourceCoin]:
     A coin that a vendor lists and has never said anything of is none of them; its contracts are looked at, though: an
     address that it has in common with another coin of the vendor is no evidence of either.
     """
-    last, was = observation, _when_joined().subquery()
+    # Looked up by its key for each coin: joined otherwise, all months would be read.
+    quote = sa.select(observation.c.price_usd, observation.c.market_cap_usd)
+    quote = quote.where(_of_coin(observation), observation.c.observed_at == source_coin.c.last_seen).offset(0)
+    last, was = quote.lateral("last"), _when_joined().subquery()
     contracts = evidence_of(_claims(connection))
     query = (
         sa.select(source_coin, was.c.valid_from, was.c.symbol.label("was_symbol"), was.c.name.label("was_name"))
         .add_columns(last.c.price_usd, last.c.market_cap_usd)
         .outerjoin_from(source_coin, was, _of_coin(was))
-        .outerjoin(last, _of_coin(last) & (last.c.observed_at == source_coin.c.last_seen))
+        .outerjoin(last, sa.true())
     )
     return [
         SourceCoin(
