@@ -8,12 +8,11 @@ from celery.signals import setup_logging
 from dagster_celery.make_app import make_app
 from dagster_celery.tasks import create_execute_job_task, create_resume_job_task
 
-from kasparro_pipeline.dagster_launcher import celery_arguments
+from kasparro_pipeline.celery_launcher import celery_arguments
 from kasparro_pipeline.logs import configure
 from kasparro_pipeline.settings import settings
 
-# A run may take long: a worker takes one at a time and leaves the others to those that are free.
-app = make_app({**celery_arguments(settings()), "config_source": {"worker_prefetch_multiplier": 1}})
+app = make_app(celery_arguments(settings()))
 execute_job = create_execute_job_task(app)
 resume_job = create_resume_job_task(app)
 

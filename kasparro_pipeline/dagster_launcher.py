@@ -45,20 +45,14 @@ class KasparroRunLauncher(RunLauncher, ConfigurableClass):
             ) from None
 
 
-def celery_arguments(chosen: Settings) -> dict[str, Any]:
-    """What launcher and workers must agree on: the broker, which keeps the results as well."""
-    broker = chosen.celery_broker.get_secret_value()
-    return {"broker": broker, "backend": broker}
-
-
 def _default(inst_data: ConfigurableClassData | None, _: Settings) -> RunLauncher:
     return DefaultRunLauncher(inst_data)
 
 
 def _celery(inst_data: ConfigurableClassData | None, chosen: Settings) -> RunLauncher:
-    from dagster_celery.launcher import CeleryRunLauncher  # noqa: PLC0415 - an extra
+    from kasparro_pipeline.celery_launcher import WatchedCeleryRunLauncher, celery_arguments  # noqa: PLC0415 - an extra
 
-    launcher: RunLauncher = CeleryRunLauncher("dagster", **celery_arguments(chosen), inst_data=inst_data)
+    launcher: RunLauncher = WatchedCeleryRunLauncher("dagster", **celery_arguments(chosen), inst_data=inst_data)
     return launcher
 
 

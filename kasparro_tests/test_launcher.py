@@ -37,9 +37,8 @@ def test_the_instance_has_the_launcher_of_the_settings(
 @pytest.mark.parametrize(("extra", "module"), [("celery", "dagster_celery"), ("docker", "dagster_docker")])
 def test_a_launcher_that_is_not_installed_is_named(extra: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KASPARRO_RUN_LAUNCHER", extra)
-    monkeypatch.delitem(sys.modules, f"{module}.launcher", raising=False)
-    monkeypatch.delitem(sys.modules, module, raising=False)
-    monkeypatch.setattr(sys, "meta_path", [])
+    monkeypatch.delitem(sys.modules, f"kasparro_pipeline.{extra}_launcher", raising=False)
+    monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(KasparroError, match=rf"needs {module}.*install kasparro\[{extra}\]"):
         KasparroRunLauncher.from_config_value(None, {})
 
@@ -51,6 +50,18 @@ def test_celery_is_told_its_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     made = KasparroRunLauncher.from_config_value(None, {})
     assert isinstance(made, launcher.CeleryRunLauncher)
     assert made.celery.conf.broker_url == made.celery.conf.result_backend == "redis://:secret@127.0.0.1:6399/3"
+
+
+def test_a_run_whose_worker_does_not_answer_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    celery_launcher = pytest.importorskip("kasparro_pipeline.celery_launcher", exc_type=ImportError)
+    monkeypatch.setattr(celery_launcher, "_PING_SECONDS", 0.01)
+    launcher = celery_launcher.WatchedCeleryRunLauncher("dagster", broker="memory://", backend="cache+memory://")
+    launcher.celery.backend.store_result("task", {"hostname": "worker@gone"}, "STARTED")
+    run = dg.DagsterRun("job", tags={celery_launcher.DAGSTER_CELERY_TASK_ID_TAG: "task"})
+    told = launcher.check_run_worker_health(run)
+    assert (told.status.value, "worker@gone does not answer" in told.msg) == ("FAILED", True)
+    monkeypatch.setattr(launcher, "_answers", lambda worker: worker == "worker@gone")
+    assert launcher.check_run_worker_health(run).status.value == "RUNNING"
 
 
 def test_a_container_is_given_the_settings_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,8 @@ from kasparro_pipeline.warehouse.embedded import EmbeddedPostgres
 
 DRIVER = "postgresql+psycopg"
 MINIMUM_VERSION = 17
+_KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+"""Seconds without a word, seconds between questions, unanswered questions; libpq and PostgreSQL name them alike."""
 
 
 def database_url(settings: Settings) -> sa.URL:
@@ -40,11 +42,20 @@ def embedded(settings: Settings) -> EmbeddedPostgres:
 
 
 def create_engine(url: sa.URL) -> sa.Engine:
-    """An engine on `url` whose sessions speak UTC; connections are checked before they are used."""
+    """An engine on `url` whose sessions speak UTC; connections are checked before they are used.
+
+    Either side notices within a minute that the other's machine is gone, so that no session keeps its locks for hours.
+    """
+    theirs = " ".join(f"-c tcp_{name}={value}" for name, value in _KEEPALIVES.items())
     return sa.create_engine(
         url,
         pool_pre_ping=True,
-        connect_args={"options": "-c timezone=UTC", "application_name": "kasparro", "connect_timeout": 10},
+        connect_args={
+            "options": f"-c timezone=UTC {theirs}",
+            "application_name": "kasparro",
+            "connect_timeout": 10,
+            **_KEEPALIVES,
+        },
     )
 
 

@@ -272,7 +272,7 @@ class EmbeddedPostgres:
 
     def _command(self, state: _State) -> list[str]:
         fixed = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "port": str(state.port)}
-        options = [f"--{name}={value}" for name, value in (self._options | fixed).items()]
+        options = [f"--{name}={value}" for name, value in (fixed | self._options).items()]
         return [str(self._runnable_binaries(state).folder / "postgres"), "-D", str(self._data(state)), *options]
 
     def _launch(self, state: _State) -> subprocess.Popen[bytes]:

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -30,6 +29,7 @@ import sqlalchemy as sa
 from kasparro_pipeline.ports import holder
 from kasparro_pipeline.warehouse.database import create_engine
 from kasparro_pipeline.warehouse.embedded import EmbeddedPostgres
+from kasparro_tests.chaos.common import FIRST_DAY, OPTIONS, ChaosError, in_words, say
 from kasparro_tests.chaos.compare import TABLES, differences, over_asked, rows, unaccounted
 from kasparro_tests.chaos.drops import write_drops
 from kasparro_tests.chaos.loading import load
@@ -37,21 +37,15 @@ from kasparro_tests.chaos.vendor import PAGES, FaultyVendors
 from kasparro_tests.test_load import running
 
 FIRST = datetime(2026, 10, 5, 8, tzinfo=UTC)
-FIRST_DAY = "2026-09-01"  # few partitions, which Dagster goes through again and again
 STEP = timedelta(minutes=97)
 KILLS_A_MOMENT = 7
 KILLS_A_RESTART = 12
-OPTIONS = {"fsync": "off"}  # a killed server loses nothing that the operating system has; commits stay synchronous
 FAULTY = 0.2
 HANGS_AFTER = 180.0
 TRIES = 5
 SHOWN = 20
 _START = "start"
 JOBS = {_START, "coingecko", "coinpaprika", "csv_drops", "unify"}
-
-
-class ChaosError(Exception):
-    """Something that must not happen, in one line."""
 
 
 def main() -> None:
@@ -84,11 +78,6 @@ def main() -> None:
         sys.exit(1)
     if not arguments.keep:
         shutil.rmtree(folder)
-
-
-def say(line: str) -> None:
-    """Print at once."""
-    print(line, flush=True)  # noqa: T201
 
 
 @dataclass
@@ -153,11 +142,6 @@ class Side:
 
     def _lines(self) -> list[str]:
         return self.log.read_text(errors="replace").splitlines()
-
-
-def in_words(counts: Mapping[str, int]) -> str:
-    """The counts with their names."""
-    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def ended(process: multiprocessing.process.BaseProcess) -> None:
