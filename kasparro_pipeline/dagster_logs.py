@@ -14,16 +14,24 @@ from collections.abc import Mapping
 from typing import Any
 
 import coloredlogs
+from stamina.instrumentation import LoggingOnRetryHook, set_on_retry_hooks
 
 from kasparro_pipeline.logs import formatter
 from kasparro_pipeline.ranges import RANGE_END, RANGE_START, SOURCE_TAG
+from kasparro_pipeline.settings import settings
 
 _PARTITION_TAG = "dagster/partition"
 
 
 def log_alike() -> None:
-    """From now on Dagster writes our lines in this process, and so does uvicorn where it is loaded."""
+    """From now on Dagster writes our lines in this process, and so do the libraries that it does not listen to."""
     ours = formatter()
+    set_on_retry_hooks([LoggingOnRetryHook])  # else by structlog, which comes with Dagster
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(ours)
+        if settings().log_format == "json":
+            logging.captureWarnings(capture=True)
+            logging.getLogger("py.warnings").addHandler(logging.lastResort)
 
     def line(_theirs: logging.Formatter, record: logging.LogRecord) -> str:
         return ours.format(_with_context(record))

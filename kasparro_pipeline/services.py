@@ -19,6 +19,11 @@ SUPERVISED = "KASPARRO_SUPERVISED"
 
 DATABASE_SERVICE = "postgres"
 
+_LOCK = REPOSITORY / "constraints.txt"
+_PIPELINE = (REPOSITORY / "kasparro_pipeline", _LOCK)
+_API = (REPOSITORY / "kasparro_api", *_PIPELINE)
+_DAGSTER = (*_PIPELINE, REPOSITORY / "dagster.yaml", REPOSITORY / "workspace.yaml")
+
 
 @dataclass(frozen=True, slots=True)
 class Service:
@@ -41,6 +46,13 @@ class Service:
     """Starts after the first load, because it would load at the same time."""
     alone: bool = False
     """Signals go to the process alone, not to its children: it looks after them itself."""
+    code: tuple[Path, ...] = ()
+    """Files and folders that it has read once: when they change it has to start again."""
+
+    def code_changed_at(self) -> float:
+        """When its newest code was written, in seconds since 1970; 0.0 where it has none."""
+        files = (file for path in self.code for file in ([path] if path.is_file() else path.rglob("*")))
+        return max((file.stat().st_mtime for file in files if file.is_file() and file.suffix != ".pyc"), default=0.0)
 
 
 def services(settings: Settings) -> list[Service]:
@@ -60,6 +72,7 @@ def services(settings: Settings) -> list[Service]:
                 port_variable="KASPARRO_SIMULATOR_PORT",
                 ready_url=f"{settings.simulator_url}/health",
                 needed_by_load=True,
+                code=_PIPELINE,
             )
         )
     web = ("-m", "dagster_webserver", "-h", settings.host, "-p", str(settings.dagster_port), "-w", "workspace.yaml")
@@ -70,6 +83,7 @@ def services(settings: Settings) -> list[Service]:
             port=settings.api_port,
             port_variable="KASPARRO_API_PORT",
             ready_url=f"{local_url(settings.host, settings.api_port)}/health",
+            code=_API,
         ),
         Service(
             "webserver",
@@ -77,8 +91,15 @@ def services(settings: Settings) -> list[Service]:
             port=settings.dagster_port,
             port_variable="KASPARRO_DAGSTER_PORT",
             ready_url=f"{local_url(settings.host, settings.dagster_port)}/server_info",
+            code=_DAGSTER,
         ),
-        Service("daemon", ("-m", "dagster._daemon", "run", "-w", "workspace.yaml"), settle_seconds=8, after_load=True),
+        Service(
+            "daemon",
+            ("-m", "dagster._daemon", "run", "-w", "workspace.yaml"),
+            settle_seconds=8,
+            after_load=True,
+            code=_DAGSTER,
+        ),
     ]
     return found
 

@@ -45,8 +45,9 @@ class Stack:
     def up(self, load: Callable[[], None], say: Callable[[str], None]) -> None:
         """Start what does not run, in order, and call `load` once everything that it needs is there.
 
-        What runs already is left alone, unless it was started with other settings: then all of it is restarted. When a
-        step fails, what this call started is stopped again. `say` gets a line for each step done.
+        What runs already is left alone, unless it was started with other settings: then all of it is restarted; or its
+        code has changed since: then that service is. When a step fails, what this call started is stopped again. `say`
+        gets a line for each step done.
 
         Raises:
             KasparroError: a port is taken, there is no disk space, a service does not become ready, ...
@@ -100,12 +101,23 @@ class Stack:
             say("settings changed: restarting")
             self._supervisor.shutdown()
         if self._supervisor.is_running():
+            self._stop_outdated(say)
             self._check_ports()
             return
         self._supervisor.end_orphans()
         self._check_ports()
         self._supervisor.start()
         undo.callback(self._supervisor.shutdown)
+
+    def _stop_outdated(self, say: Callable[[str], None]) -> None:
+        """Stop what runs with code that has changed since it started; the next steps start it again."""
+        states = self._supervisor.states()
+        for service in reversed(self._services):
+            state = states[service.name]
+            # to the second, and rather once too often
+            if state.pid and service.code_changed_at() > time.time() - state.uptime_seconds - 1:
+                say(f"{service.name}: its code has changed, restarting")
+                self._supervisor.stop_service(service.name)
 
     def _stop(self) -> None:
         self._supervisor.shutdown()

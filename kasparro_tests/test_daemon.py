@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import dagster as dg
 import psutil
 import pytest
 import sqlalchemy as sa
@@ -51,7 +54,17 @@ def wait_for(what: Callable[[], object], log: Path) -> None:
         time.sleep(0.2)
 
 
-def test_a_dropped_file_becomes_rows_without_anybody_asking(
+def process_of(job: str, instance: dg.DagsterInstance) -> int | None:
+    """The process of a run that has begun to work."""
+    for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.STARTED])):
+        for event in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
+            if found := re.search(r"Started process for run \(pid: (\d+)\)", event.message):
+                return int(found[1])
+    return None
+
+
+@pytest.mark.timeout(480)
+def test_a_dropped_file_becomes_rows_without_anybody_asking_though_its_run_is_killed(
     server: sa.URL, template: sa.URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "daemon.log"
@@ -59,10 +72,16 @@ def test_a_dropped_file_becomes_rows_without_anybody_asking(
     with kasparro(server, template, tmp_path, NOT_ASKED, NOT_ASKED) as env, daemon(log):
         (env.drop_dir / "desk").mkdir()
         (env.drop_dir / "desk" / "a.csv").write_text("Symbol,Name,Date,Price\nBTC,Bitcoin,2025-11-01,110064.5\n")
+        instance = dg.DagsterInstance.get()
+        wait_for(lambda: process_of("csv_drops", instance), log)
+        os.kill(process_of("csv_drops", instance) or 0, signal.SIGKILL)
         wait_for(lambda: env.count(unified_assets), log)
         (row,) = env.rows(sa.select(unified_assets))
         assert (row.day.isoformat(), str(row.price_usd), row.sources) == ("2025-11-01", "110064.5", ["csv_desk"])
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+        runs = instance.get_runs(dg.RunsFilter(job_name="csv_drops"))
+        assert [run.status for run in runs] == [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
+        assert runs[0].parent_run_id == runs[1].run_id
+        lines = [json.loads(line) for line in log.read_text().split("\n")[:-1]]
     ended = [line for line in lines if line.get("event") == "STEP_SUCCESS"]
     of_steps = {(line.get("source"), line["partition"], line["step"]) for line in ended}
     assert ("csv_drops", "desk/a.csv", "csv_drops__observations") in of_steps

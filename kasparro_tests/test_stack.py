@@ -117,6 +117,24 @@ def test_a_second_up_leaves_alone_what_runs(running: Stack) -> None:
     assert pids(running) == before
 
 
+def test_up_restarts_exactly_what_runs_with_old_code(stopped: Stack, chosen: Settings, tmp_path: Path) -> None:
+    code = tmp_path / "package" / "module.py"
+    code.parent.mkdir()
+    code.touch()
+    os.utime(code, (0, 0))
+    stack = make(chosen, Service("coded", LATE.arguments, settle_seconds=1, code=(code.parent,)))
+    up(stack)
+    before = pids(stack)
+    up(stack)
+    assert pids(stack) == before
+    os.utime(code)
+    up(stack)
+    after = pids(stack)
+    assert {name for name in before if before[name] != after[name]} == {"coded"}
+    assert after["coded"]
+    stack.down()
+
+
 def test_secrets_are_neither_in_files_nor_in_arguments(running: Stack, home: Path) -> None:
     assert stat.S_IMODE((home / "supervisord.conf").stat().st_mode) == 0o600
     told = [(home / "supervisord.conf").read_text(), *(" ".join(process.cmdline()) for process in processes(home))]
