@@ -1,10 +1,10 @@
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs test test-real chaos soak fuzz lint bench lock clean
+.PHONY: help up down status logs test test-real chaos drill-celery soak soak-schedules fuzz lint bench lock clean
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
 
 up: $(INSTALLED) ## Install, start everything, load; the second time in seconds
 	@$(BIN)/kasparro up
@@ -26,6 +26,12 @@ test-real: $(INSTALLED) ## Run the tests on recorded vendor answers in KASPARRO_
 
 chaos: $(INSTALLED) ## Kill loads and the database KILLS times (500), and compare with undisturbed loads
 	@$(BIN)/python -m kasparro_tests.chaos --kills $(or $(KILLS),500) --seed $(or $(SEED),1)
+
+drill-celery: $(INSTALLED) ## Spread 60 days over two Celery workers and lose one; needs root, redis-server, kasparro[celery]
+	@$(BIN)/python -m kasparro_tests.chaos.workers
+
+soak-schedules: $(INSTALLED) ## Run schedules each minute for DURATION (1800) seconds, watch what grows and what is missed
+	@$(BIN)/python -m kasparro_tests.chaos.schedules --seconds $(or $(DURATION),1800)
 
 soak: $(INSTALLED) ## Ask the API for DURATION (600) seconds while loads run and the database is killed once; needs wrk
 	@$(BIN)/python -m kasparro_tests.chaos.soak --seconds $(or $(DURATION),600)

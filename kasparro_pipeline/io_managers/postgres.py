@@ -1,18 +1,8 @@
 """An IO manager that merges what an asset returns into a PostgreSQL table by key.
 
 It knows nothing of coins; any Dagster project can use it. Dagster has none for PostgreSQL, and its database IO
-managers delete and insert in two steps without a look at what is stored.
-
-    metadata = sa.MetaData(schema="shop")
-    orders = sa.Table("orders", metadata, sa.Column("id", sa.BigInteger, primary_key=True), ...)
-
-    @dg.asset(io_manager_key="postgres", metadata={"dagster/table_name": "shop.orders"})
-    def orders() -> pd.DataFrame: ...
-
-    defs = dg.Definitions(
-        assets=[orders],
-        resources={"postgres": PostgresIOManager(lambda: sa.create_engine(url), metadata)},
-    )
+managers delete and insert in two steps without a look at what is stored. ``docs/postgres_io_manager.md`` has an
+example.
 
 Metadata of the asset's definition that counts:
 
