@@ -34,6 +34,8 @@ _VERSION = "/v1"
 class RequestFrame:
     """ASGI middleware; sets `request.state.request_id`, `.started` (of `perf_counter`) and `.head`.
 
+    What a route leaves in `request.state.also_logged`, a mapping of words, stands in the log line.
+
     ``/v1/…`` is what it is without ``/v1``. HEAD is GET without its body. A request body may have `MAX_BODY_BYTES`.
     """
 
@@ -93,6 +95,7 @@ class RequestFrame:
             "latency_ms": round(took, 1),
             "request_id": state["request_id"],
             **({"key_id": key.key_id} if key else {}),
+            **state.get("also_logged", {}),
         }
         line = " ".join(f"{name}=%s" for name in fields)
         logger.info(line, *fields.values(), extra={"fields": fields})

@@ -157,6 +157,7 @@ def _answer(request: Request, runs: Sequence[dict[str, Any]], *, replayed: bool 
     root = request.scope.get("root_path", "")
     ids = ",".join(run["run_id"] for run in runs)
     headers = {}
+    request.state.also_logged = {"run_id": ids or "-"}
     if runs:
         headers["Location"] = f"{root}/runs/{ids}" if len(runs) == 1 else f"{root}/runs?run_id={ids}"
     if replayed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from psycopg import errors
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response, StreamingResponse
-from starlette.types import Send
+from starlette.types import Receive, Scope, Send
 
 from kasparro_api import cursor, listing_sql
 from kasparro_api.database import Database
@@ -38,11 +38,18 @@ _CACHED = {"Cache-Control": "private, no-cache", "Vary": "Accept"}
 
 
 class _Direct(APIRoute):
-    """A route whose endpoint is called with the request: it reads and checks its parameters itself."""
+    """A route whose endpoint is called with the request: it reads and checks its parameters itself.
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        endpoint: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
-        return endpoint
+    It has no dependencies, so nothing of what FastAPI puts around them; its errors are the application's to handle.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as FastAPI's
+        super().__init__(*args, **kwargs)
+        self.app = self._answer
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response: Response = await self.endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
 
 
 def add_listing(router: APIRouter, path: str, listing: Listing, *, tag: str, summary: str) -> None:
@@ -250,7 +257,8 @@ def _matches(asked: str, etag: str) -> bool:
 
 def _following(request: Request, place: str) -> str:
     asked = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
-    return f"{request.url.path}?{urlencode([*asked, ('cursor', place)])}"
+    path = request.scope["raw_path"].decode("latin-1")  # percent-encoded, as a header has to be
+    return f"{path}?{urlencode([*asked, ('cursor', place)])}"
 
 
 # -- documentation ------------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
@@ -23,7 +25,7 @@ from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.tables import checkpoint, failed_check, run_request, source_run
 from kasparro_tests.api.dagster_server import in_between, webserver
 from kasparro_tests.api.rows import insert
-from kasparro_tests.api.serving import app_on, served
+from kasparro_tests.api.serving import app_on, served, within
 from kasparro_tests.api.test_operations import step
 from kasparro_tests.test_load import kasparro
 
@@ -152,7 +154,8 @@ def test_who_may(dagster: str) -> None:
     assert runs_there_are() == before
 
 
-def test_a_repeated_request_starts_nothing_more(client: httpx.Client) -> None:
+def test_a_repeated_request_starts_nothing_more(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "kasparro_api.access")
     key = {"Idempotency-Key": "nightly"}
     body = {"sources": ["coinpaprika"]}
     first = client.post("/runs", json=body, headers=key)
@@ -160,6 +163,10 @@ def test_a_repeated_request_starts_nothing_more(client: httpx.Client) -> None:
     again = client.post("/runs", json={"sources": ["coinpaprika"], "to": None}, headers=key)
     assert (first.status_code, again.status_code) == (202, 202)
     assert first.json()["data"] == again.json()["data"]
+    for answer in (first, again):  # who looks for a run finds who asked for it
+        asked, run = answer.headers["x-request-id"], answer.json()["data"][0]["run_id"]
+        line = re.compile(rf"request_id={asked} key_id=\S+ run_id={run}\b")
+        assert within(5, lambda line=line: line.search(caplog.text) is not None)
     assert first.headers["location"] == again.headers["location"] == f"/runs/{first.json()['data'][0]['run_id']}"
     assert (first.headers.get("idempotency-replayed"), again.headers["idempotency-replayed"]) == (None, "true")
     other = client.post("/runs", json={"sources": ["coingecko"]}, headers=key)

@@ -213,6 +213,14 @@ def test_the_next_page_is_linked_with_everything_that_was_asked(service: httpx.C
     assert "link" not in second.headers
 
 
+def test_the_next_page_of_a_coin_with_a_foreign_name_is_linked(service: httpx.Client, engine: sa.Engine) -> None:
+    insert(engine, unified_assets, [unified("コイン?", DAY - timedelta(days=n)) for n in range(2)])
+    insert(engine, coin, [{"coin_id": "コイン?"}])
+    first = service.get("/coins/%E3%82%B3%E3%82%A4%E3%83%B3%3F/history?limit=1")
+    second = service.get(first.headers["link"].partition(">")[0][1:])
+    assert [row["day"] for row in second.json()["data"]] == [str(DAY - timedelta(days=1))]
+
+
 def test_count_tells_how_many_in_all(service: httpx.Client, engine: sa.Engine) -> None:
     insert(engine, unified_assets, [unified(f"c{i}", DAY) for i in range(7)])
     with engine.begin() as connection:
