@@ -37,7 +37,10 @@ _DIALECT = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
 _WHY = str(sa.text(f"SELECT why FROM (\n{RULE}) AS rule WHERE day = :day").compile(dialect=_DIALECT))  # noqa: S608
 
 _ROW = f"""
-SELECT row_to_json(r)::jsonb FROM (
+SELECT row_to_json(r)::jsonb, EXISTS (
+    SELECT FROM kasparro.kept_since k
+    WHERE k.table_name = 'observation' AND %(day)s < (k.since AT TIME ZONE 'UTC')::date + %(history)s) AS pruned
+FROM (
     SELECT {UNIFIED_COLUMNS} FROM kasparro.unified_assets u WHERE u.coin_id = %(coin_id)s AND u.day = %(day)s
 ) r"""  # noqa: S608
 
@@ -112,7 +115,8 @@ async def lineage(request: Request, coin_id: CoinId, day: Day) -> Response:
     held them, and the Dagster runs and versions that fetched, parsed and unified them.
 
     The verdicts are the rule's own, given by the same SQL statement that makes the rows. `changing` says that something
-    of the day has arrived since the row was made, so that verdicts may be ahead of the row.
+    of the day has arrived since the row was made, so that verdicts may be ahead of the row. `pruned` says that
+    observations it rests on are no longer kept: the row stays as it is, and less or nothing is told of its origin.
     """
     QueryParameters.read(request.query_params)
     database = database_of(request)
@@ -170,6 +174,7 @@ async def _told(connection: AsyncConnection[Any], coin_id: str, day: date) -> di
         "observations": observations,
         "payloads": payloads,
         "unified_by": made_by or None,
+        "pruned": row["pruned"],
     }
 
 

@@ -200,6 +200,7 @@ class Lineage(Answer):
     observations: list[ObservationOf]
     payloads: list[PayloadOf]
     unified_by: UnifiedBy | None
+    pruned: bool = Field(description="Observations that the row rests on are no longer kept; the row stays as it is.")
 
 
 class Materialized(Answer):

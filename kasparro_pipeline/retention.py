@@ -15,7 +15,7 @@ from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
 from kasparro_pipeline.settings import Settings
 from kasparro_pipeline.warehouse.migrate import DAGSTER_SCHEMA
-from kasparro_pipeline.warehouse.retention import prune_payloads, prune_unified_history
+from kasparro_pipeline.warehouse.retention import prune_observations, prune_payloads, prune_unified_history
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class Pruned:
     """How much was removed."""
 
     unified_assets_history: int = 0
+    observation: int = 0
     raw_payload: int = 0
     dagster_events: int = 0
     dagster_runs: int = 0
@@ -40,9 +41,11 @@ def prune(engine: sa.Engine, instance: dg.DagsterInstance, settings: Settings) -
         return now - timedelta(days=days) if days else None
 
     history, payloads = before(settings.history_days), before(settings.payload_days)
+    observations = before(settings.observation_days)
     events, runs = before(settings.event_days), before(settings.run_days)
     return Pruned(
         unified_assets_history=prune_unified_history(engine, history) if history else 0,
+        observation=prune_observations(engine, observations) if observations else 0,
         raw_payload=prune_payloads(engine, payloads) if payloads else 0,
         dagster_runs=_prune_runs(engine, instance, runs) if runs else 0,
         dagster_events=_prune_events(engine, events) if events else 0,

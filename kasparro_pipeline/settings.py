@@ -19,6 +19,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 SIMULATED = ("coingecko", "coinpaprika")
 """Vendors whose API the simulator speaks."""
 
+MIN_OBSERVATION_DAYS = 31
+"""The days of a month that is dropped, and the three after it, are never unified again."""
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -80,6 +83,8 @@ class Settings(BaseSettings):
     """First day of every partitioned asset; an observation of an earlier day is quarantined."""
     history_days: int = Field(default=0, ge=0)
     """So long what `unified_assets` said and no longer says is kept, for ``as_of``; 0, here and below: for good."""
+    observation_days: int = Field(default=0, ge=0)
+    """So long observations are kept, in whole months."""
     payload_days: int = Field(default=0, ge=0)
     """So long payloads are kept that nothing needs any more."""
     event_days: int = Field(default=90, ge=0)
@@ -101,6 +106,13 @@ class Settings(BaseSettings):
     """A day on which a vendor's list has less than so much of the coins of the day before is not unified; 0: it is."""
     check_sources_agree: float = Field(default=0.5, ge=0, le=1)
     """A day on which more than so much of the coins have prices far from each other is not unified; 1: it is."""
+
+    @field_validator("observation_days")
+    @classmethod
+    def _leaves_what_is_being_unified(cls, days: int) -> int:
+        if 0 < days < MIN_OBSERVATION_DAYS:
+            raise ValueError(f"observations are kept for {MIN_OBSERVATION_DAYS} days or more, or (0) for good")
+        return days
 
     @field_validator("home", "drop_dir")
     @classmethod

@@ -21,6 +21,7 @@ export async function lineage(coinId, day, dagster, failed) {
     el("h2", { id: "lineage-title", tabindex: "-1" }, `Lineage of ${told.row.name ?? coinId}, ${day}`),
     made && el("p", { class: "hint" }, `Unified by rule ${made.rule_version}, `, time(made.unified_at), ", run ", run(made.run_id) ?? "–",
       made.changing ? "; something has arrived since, so it is made again soon." : "."),
+    told.pruned && el("p", { class: "hint" }, "Observations that this row rests on are no longer kept; it stays as it is."),
     el("h3", {}, "Which source's word was taken"),
     verdicts(told.fields),
     el("h3", {}, "Observations"),

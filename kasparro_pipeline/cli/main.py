@@ -89,7 +89,7 @@ def reprocess(as_json: Annotated[bool, typer.Option("--json", help="For programs
 
 @app.command()
 def prune(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """Remove what is older than the KASPARRO_HISTORY_DAYS, _PAYLOAD_DAYS, _EVENT_DAYS and _RUN_DAYS say."""
+    """Remove what is older than the settings say, KASPARRO_HISTORY_DAYS and those for other things."""
     chosen = settings()
     enter(chosen)
     import dagster as dg  # noqa: PLC0415 - takes seconds

@@ -89,6 +89,18 @@ def make_partitions(connection: sa.Connection, table: sa.Table, months: Iterable
         connection.exec_driver_sql(f"ALTER TABLE {table.fullname} ATTACH PARTITION {partition} {_bounds(month)}")
 
 
+def ended(table: sa.Table, names: Iterable[str], month: int) -> list[str]:
+    """Those of the partitions that end before this month begins."""
+    return sorted(name for name in names if _is_before(name.removeprefix(f"{table.name}_"), month))
+
+
+def _is_before(name: str, month: int) -> bool:
+    if name in {"before", "after"}:
+        return name == "before" and month >= FIRST
+    year, _, number = name.partition("_")
+    return int(year) * 12 + int(number) - 1 < month
+
+
 def _bounds(month: int) -> str:
     low = "MINVALUE" if month <= BEFORE else _start(month)
     high = "MAXVALUE" if month >= AFTER else _start(max(month + 1, FIRST))

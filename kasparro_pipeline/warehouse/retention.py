@@ -1,13 +1,19 @@
-"""How long the past is kept: superseded rows, payloads that nothing needs, and removing those that are old enough."""
+"""How long the past is kept: superseded rows, observations, payloads that nothing needs, and removing what is old."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
+from psycopg.errors import LockNotAvailable
 from sqlalchemy.dialects.postgresql import insert
 
-from kasparro_pipeline.warehouse.tables import kept_since, unified_assets_history, unified_change
+from kasparro_pipeline.errors import KasparroError
+from kasparro_pipeline.warehouse.months import WRITING, ended, month_of, partitions
+from kasparro_pipeline.warehouse.tables import SCHEMA, kept_since, observation, unified_assets_history, unified_change
+
+_LOCK_TIMEOUT = "3s"
+_TRIES = 20
 
 
 def prune_unified_history(engine: sa.Engine, before: datetime) -> int:
@@ -16,18 +22,46 @@ def prune_unified_history(engine: sa.Engine, before: datetime) -> int:
     From then on ``unified_assets_as_of`` refuses earlier moments. The table itself is not touched.
     """
     superseded_at = unified_assets_history.c.superseded_at
-    horizon = insert(kept_since).values(table_name=unified_assets_history.name, since=before)
     with engine.begin() as connection:
-        connection.execute(
-            horizon.on_conflict_do_update(
-                index_elements=["table_name"],
-                set_={"since": sa.func.greatest(kept_since.c.since, horizon.excluded.since)},
-            )
-        )
+        _keep_since(connection, unified_assets_history, before)
         under_way = connection.scalar(sa.select(sa.func.kasparro.changes_under_way(before))) or []
         old = sa.delete(unified_assets_history).where(superseded_at < before, superseded_at.not_in(under_way))
         removed = connection.execute(old).rowcount
         connection.execute(sa.delete(unified_change).where(unified_change.c.committed_at <= before))
+    return removed
+
+
+def prune_observations(engine: sa.Engine, before: datetime) -> int:
+    """Drop the months of observations that ended before the moment `before` (aware); the number of rows.
+
+    The days of these months, and the three after them whose jumps they tell, are never unified again: their rows stay
+    as they are. Loads wait meanwhile, and this waits for those that are under way.
+
+    Raises:
+        KasparroError: somebody reads observations without a pause.
+    """
+    month = month_of(before.astimezone(UTC))
+    for _ in range(_TRIES):
+        try:
+            with engine.begin() as connection:
+                return _drop_observations(connection, month)
+        except sa.exc.OperationalError as error:
+            if not isinstance(error.orig, LockNotAvailable):
+                raise
+    raise KasparroError("observations are read without a pause; nothing of them was removed, try again later")
+
+
+def _drop_observations(connection: sa.Connection, month: int) -> int:
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITING)))
+    # Whoever comes to read waits behind us: rather try again than have them wait for a long export.
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+    connection.exec_driver_sql("LOCK TABLE kasparro.observation IN ACCESS EXCLUSIVE MODE")
+    removed = 0
+    for name in ended(observation, partitions(connection, observation), month):
+        removed += connection.scalar(sa.text(f"SELECT count(*) FROM {SCHEMA}.{name}")) or 0  # noqa: S608
+        connection.exec_driver_sql(f"DROP TABLE {SCHEMA}.{name}")
+    connection.exec_driver_sql("DELETE FROM kasparro.observation WHERE false")  # its trigger makes a new data version
+    _keep_since(connection, observation, datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC))
     return removed
 
 
@@ -55,6 +89,17 @@ def prune_payloads(engine: sa.Engine, before: datetime) -> int:
             "WHERE r.source = o.source AND r.sha256 = o.sha256 AND NOT EXISTS ("
             "SELECT FROM kasparro.delivery AS d WHERE d.source = r.source AND d.sha256 = r.sha256)"
         ).rowcount
+
+
+def _keep_since(connection: sa.Connection, table: sa.Table, since: datetime) -> None:
+    """Note that what the table had of before is gone."""
+    horizon = insert(kept_since).values(table_name=table.name, since=since)
+    connection.execute(
+        horizon.on_conflict_do_update(
+            index_elements=["table_name"],
+            set_={"since": sa.func.greatest(kept_since.c.since, horizon.excluded.since)},
+        )
+    )
 
 
 _FIND_OLD = r"""

@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from kasparro_pipeline.warehouse.tables import touched_day, unified_assets, unified_day
+from kasparro_pipeline.warehouse.tables import kept_since, touched_day, unified_assets, unified_day
 
 HISTORY_DAYS = 3
 """So many days before a day are looked at by the rule, to tell a jump."""
@@ -70,9 +70,17 @@ def touch_coin(
     connection.execute(sa.insert(touched_day).from_select(["day", "source", "source_coin_ids"], days))
 
 
+def first_open_day(connection: sa.Connection) -> date:
+    """The first day that may still be unified: before it, observations that its rows rest on are no longer kept."""
+    since = connection.scalar(sa.select(kept_since.c.since).where(kept_since.c.table_name == "observation"))
+    return since.astimezone(UTC).date() + timedelta(days=HISTORY_DAYS) if since else date.min
+
+
 def touch_days_of_other_rules(connection: sa.Connection, version: str) -> None:
-    """Have every day made again that another version of the rule has made."""
-    stale = sa.select(unified_day.c.day).where(unified_day.c.rule_version != version)
+    """Have every day made again that another version of the rule has made, as far as it may be."""
+    stale = sa.select(unified_day.c.day).where(
+        unified_day.c.rule_version != version, unified_day.c.day >= first_open_day(connection)
+    )
     connection.execute(sa.insert(touched_day).from_select(["day"], stale))
 
 

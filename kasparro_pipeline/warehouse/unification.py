@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from kasparro_pipeline.warehouse.merge import Merged, Window
 from kasparro_pipeline.warehouse.rules import demand
 from kasparro_pipeline.warehouse.tables import coin_identity, unified_assets, unified_change, unified_day
-from kasparro_pipeline.warehouse.touched import Due, Part, parts
+from kasparro_pipeline.warehouse.touched import Due, Part, first_open_day, parts
 from kasparro_pipeline.warehouse.unify import unify
 
 
@@ -20,7 +20,8 @@ from kasparro_pipeline.warehouse.unify import unify
 class Unification:
     """Makes the days from `first` to before `end`, in one merge: hand `frames` to it, then `windows`, then `commit`.
 
-    With `only_touched` only what has to be made again is: the days and coins touched, and what rests on them.
+    With `only_touched` only what has to be made again is: the days and coins touched, and what rests on them. Days of
+    which observations were removed keep the rows they have.
     """
 
     first: date
@@ -41,7 +42,8 @@ class Unification:
         days = self._due.days(connection, self.version)
         if not self.only_touched:
             days = {self.first + timedelta(days=n): None for n in range((self.end - self.first).days)}
-        self._parts = list(parts(days))
+        first_open = first_open_day(connection)
+        self._parts = list(parts({day: coins for day, coins in days.items() if day >= first_open}))
         for part in self._parts:
             yield unify(part, self.priorities)
 

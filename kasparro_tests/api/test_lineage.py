@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import httpx
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 import zstandard
 
 from kasparro_api.schemas import DataPage, Lineage
-from kasparro_pipeline.warehouse.retention import prune_unified_history
+from kasparro_pipeline.warehouse.retention import prune_observations, prune_unified_history
 from kasparro_pipeline.warehouse.tables import delivery, raw_payload, source_run, touched_day, unified_assets
 from kasparro_tests.api.rows import insert, unified
 from kasparro_tests.api.test_operations import step
@@ -84,6 +84,18 @@ def test_a_lineage_that_is_ahead_of_its_row_says_so(
 ) -> None:
     insert(engine, touched_day, [{"day": DAY - timedelta(days=2)}])
     assert service.get(f"/data/bitcoin/{DAY}/lineage").json()["unified_by"]["changing"]
+
+
+def test_a_lineage_says_that_observations_are_no_longer_kept(
+    service: httpx.Client, payloads: dict[str, str], engine: sa.Engine
+) -> None:
+    path = f"/data/bitcoin/{DAY}/lineage"
+    assert prune_observations(engine, at("00:00", date(2026, 10, 31))) == 0
+    assert not service.get(path).json()["pruned"]
+    prune_observations(engine, at("00:00", date(2026, 12, 2)))
+    told = Lineage.model_validate_json(service.get(path).content)
+    assert told.pruned
+    assert (told.row.price_usd, told.fields, told.observations, told.payloads) == ("100.00", {}, [], [])
 
 
 @pytest.mark.parametrize(

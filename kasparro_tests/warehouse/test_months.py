@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
+from pydantic import ValidationError
 
+from kasparro_pipeline.defs.coins.store import after_identity
+from kasparro_pipeline.errors import KasparroError
+from kasparro_pipeline.settings import Settings
+from kasparro_pipeline.warehouse import retention
 from kasparro_pipeline.warehouse.merge import Merge, Merged
 from kasparro_pipeline.warehouse.merge_sql import KeyRange, MergeSql, Target
-from kasparro_pipeline.warehouse.months import month_of, partition_name, partitions
-from kasparro_pipeline.warehouse.tables import merge_receipt, observation
+from kasparro_pipeline.warehouse.months import make_partitions, month_of, partition_name, partitions
+from kasparro_pipeline.warehouse.retention import prune_observations
+from kasparro_pipeline.warehouse.tables import (
+    coin,
+    coin_identity,
+    merge_receipt,
+    observation,
+    touched_day,
+    unified_day,
+)
+from kasparro_pipeline.warehouse.touched import due_days, first_open_day, touch_days_of_other_rules
+from kasparro_pipeline.warehouse.unify import rule_version
+from kasparro_pipeline.warehouse.versions import VERSIONS
+from kasparro_tests.warehouse.market import PRIORITIES, at, observe, rows, unify_days
+from kasparro_tests.warehouse.market import said as said_of
 
 WHERE = """
 SELECT o.observed_at::text, c.relname FROM kasparro.observation o JOIN pg_class c ON c.oid = o.tableoid
@@ -128,3 +148,79 @@ def test_the_receipt_of_a_frame_over_several_months_holds_until_a_partition_is_g
         connection.exec_driver_sql(f"DROP TABLE kasparro.{name}")
     with engine.begin() as connection:
         assert merge(connection, frame, receipts=merge_receipt).inserted == 30 * 24
+
+
+class TestRetention:
+    """`KASPARRO_OBSERVATION_DAYS`: what was unified stays, whatever of its observations is gone."""
+
+    SEPTEMBER, OCTOBER = date(2026, 9, 30), date(2026, 10, 1)
+    HORIZON = at("12:00", date(2026, 10, 20))
+
+    @pytest.fixture
+    def pruned(self, engine: sa.Engine) -> sa.Engine:
+        days = [date(2008, 5, 1), self.SEPTEMBER, *(self.OCTOBER + timedelta(days=n) for n in range(4))]
+        with engine.begin() as connection:
+            make_partitions(connection, observation, map(month_of, days))
+        observe(engine, [said_of("coingecko", 1, day=day) for day in days])
+        for day in days:
+            unify_days(engine, day, day)
+        assert prune_observations(engine, self.HORIZON) == 2
+        return engine
+
+    def test_whole_months_are_dropped_and_are_a_new_version(self, engine: sa.Engine) -> None:
+        with engine.begin() as connection:
+            versions = dict(connection.exec_driver_sql(VERSIONS).all())
+        assert prune_observations(engine, self.HORIZON) == 0
+        with engine.begin() as connection:
+            assert "observation_2026_09" not in partitions(connection, observation)
+            assert "observation_2026_10" in partitions(connection, observation)
+            assert dict(connection.exec_driver_sql(VERSIONS).all())["observation"] != versions.get("observation")
+        assert prune_observations(engine, self.HORIZON - timedelta(days=90)) == 0
+        with engine.begin() as connection:
+            assert first_open_day(connection) == self.OCTOBER + timedelta(days=3)
+
+    def test_their_days_are_never_made_again_and_no_longer_due(self, pruned: sa.Engine) -> None:
+        before = rows(pruned)
+        assert len(before) == 6
+        with pruned.begin() as connection:
+            connection.execute(sa.update(unified_day).values(rule_version="another"))
+            connection.execute(sa.insert(touched_day), [{"day": row["day"]} for row in before])
+            touch_days_of_other_rules(connection, rule_version(PRIORITIES))
+        merged = unify_days(pruned, before[0]["day"], before[-1]["day"], only_touched=True)
+        assert (merged.staged, merged.deleted) == (1, 0)
+        unify_days(pruned, self.SEPTEMBER, self.OCTOBER)  # as by hand
+        assert rows(pruned) == before
+        with pruned.begin() as connection:
+            assert due_days(connection) == []
+            touch_days_of_other_rules(connection, rule_version(PRIORITIES))
+            assert due_days(connection) == []
+
+    def test_a_coin_that_became_another_stays_for_their_sake(self, pruned: sa.Engine) -> None:
+        with pruned.begin() as connection:
+            connection.execute(sa.insert(coin).values(coin_id="other"))
+            connection.execute(sa.insert(coin).values(coin_id="nobody"))
+            connection.execute(sa.update(coin_identity).values(coin_id="other"))
+            after_identity(connection, {}, [])
+            assert set(connection.scalars(sa.select(coin.c.coin_id))) == {"bitcoin", "other"}
+
+    def test_it_waits_for_loads_and_gives_way_to_readers(
+        self, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(retention, "_LOCK_TIMEOUT", "10ms")
+        with engine.begin() as reader:
+            reader.exec_driver_sql("SELECT * FROM kasparro.observation")
+            with pytest.raises(KasparroError, match="read without a pause"):
+                prune_observations(engine, self.HORIZON)
+        with ThreadPoolExecutor() as pool, engine.begin() as load:
+            merge(load, said([at("12:00", self.SEPTEMBER)]))
+            pruning = pool.submit(prune_observations, engine, self.HORIZON)
+            while not load.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted").scalar():
+                time.sleep(0.01)
+            merge(load, said([at("13:00", self.SEPTEMBER)]))
+            load.commit()
+            assert pruning.result(timeout=30) == 2
+
+    def test_no_setting_closes_the_day_that_is_going_on(self) -> None:
+        assert [Settings(observation_days=days).observation_days for days in (0, 31)] == [0, 31]
+        with pytest.raises(ValidationError, match="31 days or more"):
+            Settings(observation_days=30)

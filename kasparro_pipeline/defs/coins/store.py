@@ -25,8 +25,9 @@ from kasparro_pipeline.warehouse.tables import (
     observation,
     reused_id,
     source_coin,
+    unified_assets,
 )
-from kasparro_pipeline.warehouse.touched import touch_coin
+from kasparro_pipeline.warehouse.touched import first_open_day, touch_coin
 
 UNLISTED_AFTER_DAYS = 7
 """A vendor without a list that has not spoken of a coin for so long, while it spoke of others, does not list it any
@@ -137,7 +138,10 @@ def after_identity(
             for was_of_it in past.get(key, ()):
                 touch_coin(connection, old.coin_id, *was_of_it)
     unused = ~sa.exists().where(coin_identity.c.coin_id == coin.c.coin_id)
-    connection.execute(sa.delete(coin).where(unused))
+    stays = unified_assets.c.day < first_open_day(connection)  # rows that are never made again
+    connection.execute(
+        sa.delete(coin).where(unused, ~sa.exists().where(unified_assets.c.coin_id == coin.c.coin_id, stays))
+    )
 
 
 _VOID = sa.text(

@@ -30,7 +30,8 @@ def _retention() -> None:
 )
 def _daily(_: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     chosen = settings()
-    if any((chosen.history_days, chosen.payload_days, chosen.event_days, chosen.run_days)):
+    days = (chosen.history_days, chosen.observation_days, chosen.payload_days, chosen.event_days, chosen.run_days)
+    if any(days):
         return dg.RunRequest()
     return dg.SkipReason("everything is kept for good")
 
