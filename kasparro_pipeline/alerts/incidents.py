@@ -55,9 +55,10 @@ class Incident:
 
 @dataclass(frozen=True, slots=True)
 class FailedRun:
-    """A job whose newest finished run has failed."""
+    """A run that has failed, and after which none has done better."""
 
-    job: str
+    subject: str
+    """Its job; of a job over files, its files as well."""
     run_id: str
 
 
@@ -96,7 +97,7 @@ def _failed_runs(connection: sa.Connection, failed: Iterable[FailedRun]) -> Iter
         query = sa.select(source_run.c.error).where(source_run.c.run_id == run.run_id, source_run.c.error.is_not(None))
         reasons = list(dict.fromkeys(connection.scalars(query.order_by(source_run.c.ended_at))))
         why = "; ".join(reasons[:3]) or "the run tells why"
-        yield Incident("run_failed", run.job, f"{run.job}: the run failed: {why}", run.run_id)
+        yield Incident("run_failed", run.subject, f"{run.subject}: the run failed: {why}", run.run_id)
 
 
 def _late(connection: sa.Connection, watched: Sequence[Watched]) -> Iterator[Incident]:

@@ -9,7 +9,10 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
+from kasparro_pipeline.components.partitions import drops
 from kasparro_pipeline.definitions import defs
+from kasparro_pipeline.defs.alerts.definitions import failed_runs
+from kasparro_pipeline.ranges import range_tags
 from kasparro_pipeline.settings import settings
 from kasparro_pipeline.warehouse.tables import incident
 from kasparro_tests.alerts.receivers import SECRET, Hook, running_hook
@@ -94,3 +97,26 @@ def test_a_failed_run_is_told_once_with_a_link_and_once_when_it_is_over(
     look(definitions)
     assert [post["incidents"][0]["state"] for post in hook.posts] == ["opened", "recovered"]
     assert hook.posts[1]["incidents"][0]["id"] == told["id"]
+
+
+def test_a_file_that_failed_is_not_well_because_another_one_is(env: Environment) -> None:
+    for name in ("a.csv", "b.csv", "c.csv"):
+        (env.drop_dir / name).touch()
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(drops().name, ["a.csv", "b.csv", "c.csv"])
+
+        def ended(first: str, last: str, status: dg.DagsterRunStatus) -> None:
+            instance.add_run(dg.DagsterRun("csv_drops", status=status, tags=range_tags(first, last)))
+
+        def told() -> list[str]:
+            return [one.subject for one in failed_runs(instance, ["csv_drops"])]
+
+        ended("a.csv", "a.csv", dg.DagsterRunStatus.FAILURE)
+        ended("b.csv", "b.csv", dg.DagsterRunStatus.SUCCESS)
+        assert told() == ["csv_drops a.csv"]
+        ended("b.csv", "c.csv", dg.DagsterRunStatus.FAILURE)
+        assert told() == ["csv_drops b.csv...c.csv", "csv_drops a.csv"]
+        ended("a.csv", "b.csv", dg.DagsterRunStatus.SUCCESS)
+        assert told() == ["csv_drops b.csv...c.csv"]
+        (env.drop_dir / "c.csv").unlink()
+        assert told() == []

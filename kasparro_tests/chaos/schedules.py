@@ -124,8 +124,8 @@ class Soak:
                 self.killed = _kill_a_run(instance)
             time.sleep(EVERY_S)
         self._judge_growth()
+        self._judge_ticks(instance, started, now)
         self._judge_runs(instance, started)
-        self._judge_ticks(instance, started, time.time())
 
     def command(self, name: str) -> int:
         """A command of the copy's ``kasparro``."""
@@ -163,7 +163,7 @@ class Soak:
     def _judge_growth(self) -> None:
         for name, samples in sorted(self.samples.items()):
             before, after = self._thirds(samples)
-            if not before or not after:
+            if not before or not after or samples[0].at > self.seconds / 6:
                 continue  # it was not there all the time
             memory = mean(s.memory_mb for s in before), mean(s.memory_mb for s in after)
             files = mean(s.files for s in before), mean(s.files for s in after)
@@ -190,8 +190,8 @@ class Soak:
             counts[f"{run.job_name} {run.status.value.lower()}"] += 1
             if run.status is dg.DagsterRunStatus.FAILURE and run.run_id != self.killed:
                 self.wrong.append(f"run {run.run_id} of {run.job_name} has failed")
-        retried = [r.dagster_run.status for r in records if r.dagster_run.parent_run_id == self.killed]
-        if retried != [dg.DagsterRunStatus.SUCCESS]:
+        retried = [r.dagster_run.status.value for r in records if r.dagster_run.parent_run_id == self.killed]
+        if retried != ["SUCCESS"]:
             self.wrong.append(f"the run that was killed ({self.killed}) was tried again with {retried}")
         say(f"runs: {in_words(counts)}; one of them was killed, and tried again")
 

@@ -1,6 +1,6 @@
 """The sensor that looks every half a minute for what went wrong and what is well again, and tells people once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import dagster as dg
 
@@ -8,13 +8,19 @@ from kasparro_pipeline.alerts.channels import Channel, channels, message_of
 from kasparro_pipeline.alerts.incidents import FailedRun, Watched, standing
 from kasparro_pipeline.alerts.record import News, take_note, tell
 from kasparro_pipeline.components.all_sources import watched_sources
+from kasparro_pipeline.components.partitions import drops
 from kasparro_pipeline.errors import KasparroError
+from kasparro_pipeline.ranges import RANGE_END, RANGE_START
 from kasparro_pipeline.services import local_url
 from kasparro_pipeline.settings import settings
+from kasparro_pipeline.sources.drops import find_drops
 from kasparro_pipeline.warehouse.database import current_engine
 
 WILL_RETRY = "dagster/will_retry"
 """Tag of a failed run that Dagster itself starts again."""
+RUNS_LOOKED_AT = 200
+"""Of each job; a file that failed before them is taken for settled."""
+_FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 NOT_SET = (
     "no channel is set, so nobody is told; set KASPARRO_ALERT_WEBHOOK_URL, "
     "or KASPARRO_ALERT_EMAIL_TO and KASPARRO_SMTP_URL"
@@ -62,18 +68,39 @@ def look_and_tell(
 def failed_runs(instance: dg.DagsterInstance, jobs: Iterable[str]) -> list[FailedRun]:
     """The jobs whose newest finished run has failed and will not be started again by Dagster.
 
+    Of a job over files each file counts for itself, until it is loaded or no longer there: that another one is well
+    says nothing of it.
+
     Assets that somebody materialized by hand belong to no such job: whoever did it sees how it ends.
     """
-    finished = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
     found = []
     for job in sorted(jobs):
-        if job.startswith("__"):
-            continue
-        for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=finished), limit=1):
-            will_retry = run.tags.get(WILL_RETRY) == "true"
-            if run.status is dg.DagsterRunStatus.FAILURE and not will_retry:
-                found.append(FailedRun(job, run.run_id))
+        if not job.startswith("__"):
+            runs = instance.get_runs(dg.RunsFilter(job_name=job, statuses=_FINISHED), limit=RUNS_LOOKED_AT)
+            found += list(_still_failed(instance, runs))
     return found
+
+
+def _still_failed(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> Iterator[FailedRun]:
+    """Those of a job's `runs`, newest first, that have failed with nothing better after them."""
+    known = instance.get_dynamic_partitions(drops().name or "")
+    places = {key: place for place, key in enumerate(known)}
+    settled: set[str] = set()
+    there: set[str] | None = None
+    for run in runs:
+        failed = run.status is dg.DagsterRunStatus.FAILURE and run.tags.get(WILL_RETRY) != "true"
+        first, last = run.tags.get(RANGE_START, ""), run.tags.get(RANGE_END, "")
+        if first not in places or last not in places:  # days
+            if failed and not settled:
+                yield FailedRun(run.job_name, run.run_id)
+            return
+        files = set(known[places[first] : places[last] + 1])
+        if failed and files - settled:
+            if there is None:
+                there = {drop.partition for drop in find_drops(settings().drop_dir)}
+            if (files - settled) & there:
+                yield FailedRun(f"{run.job_name} {first}" + (f"...{last}" if last != first else ""), run.run_id)
+        settled |= files
 
 
 def dagster_public_url() -> str:
