@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from kasparro_pipeline.sources.keys import codes
 from kasparro_pipeline.warehouse.tables import source_coin
 
 MAX_COINS = 200_000
 """Rows about coins that are held in memory."""
-_NULLS = pc.ScalarAggregateOptions(skip_nulls=False)
 
 
 class CoinNames:
@@ -24,6 +25,8 @@ class CoinNames:
 
     def add(self, connection: sa.Connection, observations: pa.Table) -> None:
         """Remember the coins in `observations`; written at once only where there are very many."""
+        if not len(observations):
+            return
         self._seen.append(_newest(observations, "observed_at", "observed_at"))
         if sum(map(len, self._seen)) > MAX_COINS:
             self._seen = [self._all()]
@@ -42,15 +45,16 @@ class CoinNames:
 
 def _newest(table: pa.Table, first: str, last: str) -> pa.Table:
     """One row a coin: least `first`; symbol, name and `last` of its latest row that has a symbol or a name."""
-    key = ["source", "source_coin_id"]
-    columns = dict.fromkeys([*key, first, last, "symbol", "name"])
-    named = pc.or_(pc.is_valid(table.column("symbol")), pc.is_valid(table.column("name")))
-    rows = table.select(list(columns)).append_column("named", named)
-    grouped = rows.sort_by([("named", "ascending"), (last, "ascending")]).group_by(key, use_threads=False)
-    coins = grouped.aggregate([(first, "min"), (last, "last"), ("symbol", "last", _NULLS), ("name", "last", _NULLS)])
-    return coins.select([*key, f"{first}_min", f"{last}_last", "symbol_last", "name_last"]).rename_columns(
-        [*key, "first_seen", "last_seen", "symbol", "name"]
-    )
+    named = pc.or_(pc.is_valid(table.column("symbol")), pc.is_valid(table.column("name"))).to_numpy()
+    coins, sources, firsts, lasts = (codes(table.column(name)) for name in ("source_coin_id", "source", first, last))
+    order = np.lexsort((lasts, named, coins, sources))
+    is_last = np.append((np.diff(coins[order]) != 0) | (np.diff(sources[order]) != 0), True)
+    starts = np.flatnonzero(np.append(True, is_last[:-1]))
+    rows = table.take(pa.array(order[is_last]))
+    least = pa.array(np.minimum.reduceat(firsts[order], starts)).cast(table.column(first).type)
+    columns = [rows.column("source"), rows.column("source_coin_id"), least]
+    columns += [rows.column(name) for name in (last, "symbol", "name")]
+    return pa.table(columns, ["source", "source_coin_id", "first_seen", "last_seen", "symbol", "name"])
 
 
 def _write_coins(connection: sa.Connection, coins: pa.Table) -> None:

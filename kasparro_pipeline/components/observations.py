@@ -34,6 +34,7 @@ from kasparro_pipeline.components.statements import Statements, settle
 from kasparro_pipeline.components.withdrawals import Withdrawals
 from kasparro_pipeline.io_managers.postgres import Load
 from kasparro_pipeline.io_managers.raw_payload import Deliveries, Kept, Rank
+from kasparro_pipeline.sources.keys import codes, surely_differ
 from kasparro_pipeline.sources.records import ParsedPayload
 from kasparro_pipeline.warehouse.frames import CHUNK_ROWS
 from kasparro_pipeline.warehouse.merge import Merged, UtcDay, Written
@@ -238,8 +239,7 @@ class ObservationLoad:
         if not batch:
             return
         frame = _observations(batch)
-        keys = frame.group_by(_KEY, use_threads=False).aggregate([]).num_rows if len(batch) > 1 else frame.num_rows
-        for together in [batch] if keys == frame.num_rows else [[one] for one in batch]:
+        for together in [batch] if len(batch) == 1 or _keys_differ(frame) else [[one] for one in batch]:
             self._being_merged = together
             yield _observations(together)
 
@@ -325,3 +325,9 @@ class ObservationLoad:
 
 def _observations(parsed: Iterable[_Parsed]) -> pa.Table:
     return pa.concat_tables(one.observations for one in parsed)
+
+
+def _keys_differ(frame: pa.Table) -> bool:
+    if surely_differ(*(codes(frame.column(name)) for name in _KEY)):
+        return True
+    return bool(frame.group_by(_KEY, use_threads=False).aggregate([]).num_rows == frame.num_rows)

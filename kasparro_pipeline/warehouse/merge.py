@@ -33,9 +33,9 @@ Frame: TypeAlias = pd.DataFrame | pa.Table | pa.RecordBatch | sa.Select[Any] | s
 
 COPY_ROWS = 10_000
 STORED_PART = 4
-"""Where more than one key in so many may be stored already, only some are looked up before."""
+"""Where more than one key in so many is stored already, rows are compared and not looked up before."""
 PROBED = 200
-"""So many; where none of them is stored, hardly any other is."""
+"""Of a chunk's keys so many are looked up first; where none of them is stored, hardly any other is."""
 _CSV = pa_csv.WriteOptions(include_header=False, quoting_style="all_valid")
 
 
@@ -231,23 +231,25 @@ class Merge:
     def _absent(self, rows: pa.Table) -> pa.BooleanArray | None:
         """Which of `rows`, in the order of their keys, are not stored; None where finding out is impossible or dear.
 
-        Where many others are stored between them, it is a guess by some of them, which `_insert` finds out.
+        Where none of some of them is stored, none is taken to be; `_insert` finds out.
         """
         table = self._target.table
         if self._window or not frames.is_ordered_alike(table):
             return None
         keys = KeyRange(*frames.key_range(frames.spread(rows, 2), table))
+        some = frames.spread(rows, PROBED)
         limit = rows.num_rows // STORED_PART
+        stored: list[tuple[Any, ...]] = []
         try:
             with self._connection.begin_nested():
-                stored = self._execute(*self._target.stored_within(keys, limit + 1)).fetchall()
-                if len(stored) <= limit:
-                    return frames.absent(rows, stored, table)
-                some = frames.key_texts(frames.spread(rows, PROBED), table)
-                none_stored = self._execute(*self._target.stored_among(some, keys)).fetchone() == (False,)
+                found = self._execute(*self._target.stored_among(frames.key_texts(some, table), keys)).fetchall()[0][0]
+                if found * STORED_PART > some.num_rows:
+                    return None
+                if found:
+                    stored = self._execute(*self._target.stored_within(keys, limit + 1)).fetchall()
         except psycopg.DataError:  # a key that the column cannot hold, or Python: a time beyond the year 9999
             return None
-        return frames.absent(rows, [], table) if none_stored else None
+        return None if len(stored) > limit else frames.absent(rows, stored, table)
 
     def _insert(self, rows: pa.Table) -> bool:
         """Copy rows of absent keys into the table itself; False where one of them is stored.

@@ -91,7 +91,7 @@ class Target:
         return f"SELECT {self._t_keys} FROM {self.name} t WHERE {within} LIMIT %s", [*parameters, limit]  # noqa: S608
 
     def stored_among(self, some: list[list[str]], keys: KeyRange) -> tuple[str, list[Any]]:
-        """Whether one of some keys of the range, texts column by column, is stored; and the query's parameters."""
+        """How many of some keys of the range, texts column by column, are stored; and the query's parameters."""
         arrays = ", ".join(["%s::text[]"] * len(self.keys))
         names = ", ".join(f"k{place}" for place in range(len(self.keys)))
         same = " AND ".join(
@@ -100,7 +100,7 @@ class Target:
         )
         months, ends = self.months(keys)
         stored = f"SELECT FROM {self.name} t WHERE {same}{months} OFFSET 0"
-        query = f"SELECT EXISTS (SELECT FROM unnest({arrays}) AS k ({names}), LATERAL ({stored}) t)"  # noqa: S608
+        query = f"SELECT count(*) FROM unnest({arrays}) AS k ({names}), LATERAL ({stored}) t"  # noqa: S608
         return query, [*some, *ends]
 
     @property

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,10 +25,10 @@ from kasparro_pipeline.sources.csv.numbers import DecimalSign
 from kasparro_pipeline.sources.csv.records import Reader, check_quote, parse_records
 from kasparro_pipeline.sources.csv.text import records_of
 from kasparro_pipeline.sources.fields import RefusedError
+from kasparro_pipeline.sources.keys import codes, surely_differ
 from kasparro_pipeline.sources.records import NUMBER_COLUMNS, OBSERVATION_SCHEMA, Delivery, ParsedPayload
 
 Mask = npt.NDArray[np.bool_]
-Integers = npt.NDArray[np.integer[Any]]
 
 _NULLS = pa.array(["", "-", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "none"])
 _PLAIN = r"^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,2})?$"
@@ -42,8 +41,6 @@ _DATE_TIME = (
 )
 _EPOCHS = ((r"^[1-9][0-9]{9}$", 10**6), (r"^[1-9][0-9]{12}$", 10**3))
 """Forms of an epoch, and how many microseconds its unit has."""
-_SPREAD = np.int64(0x1E3779B97F4A7C15)
-"""Times multiplied by it, and coins added, hardly ever give one number for two keys."""
 MAX_ANSWERS = 100_000
 """Remembered for one file and group of columns."""
 
@@ -113,12 +110,9 @@ class _Plain:
 
     def keep_unique(self) -> None:
         """Leave out all records whose coin and time another kept record has too."""
-        coins = self._columns["source_coin_id"].dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        times = self._columns["observed_at"].cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
-        if not np.diff(np.sort(times * _SPREAD + coins)).all():
-            self._leave_shared(coins, times)
-
-    def _leave_shared(self, coins: Integers, times: Integers) -> None:
+        coins, times = (codes(self._columns[name]) for name in _KEY)
+        if surely_differ(coins, times):
+            return
         order = np.lexsort((times, coins))
         order = order[self._kept[order]]
         same = (coins[order][1:] == coins[order][:-1]) & (times[order][1:] == times[order][:-1])
