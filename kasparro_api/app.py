@@ -49,17 +49,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     It starts without the database, answers 503 while that is away, and recovers by itself.
     """
     chosen = settings or settings_of_process()
-    database = Database(chosen)
+    primary = Database(chosen)
+    database = primary if chosen.read_url is None else Database(chosen, reads=True)
     traces = trace_provider()
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, object]]:
         spool = Spool()
         dagster = Dagster(chosen)
-        await database.open()
+        for each in {primary, database}:
+            await each.open()
         try:
             yield {
                 "database": database,
+                "primary": primary,
                 "versions": DataVersions(database),
                 "exporter": Exporter(database, chosen.api_export_rows),
                 "spool": spool,
@@ -70,7 +73,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await dagster.close()
             if traces:
                 await to_thread(traces.shutdown)  # sends the last ones
-            await database.close()
+            for each in {primary, database}:
+                await each.close()
 
     app = FastAPIOffline(  # its documentation page loads nothing from elsewhere
         title="Kasparro",
@@ -93,7 +97,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     documentation.document(app, chosen)
     # the last one added is the first to see a request
     app.add_middleware(CompressMiddleware)
-    app.add_middleware(Gate, settings=chosen, database=database)
+    app.add_middleware(Gate, settings=chosen, database=primary)
     if chosen.api_cors_origins:
         origins = [origin.strip() for origin in chosen.api_cors_origins.split(",")]
         app.add_middleware(

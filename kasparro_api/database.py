@@ -1,5 +1,8 @@
 """The API's connections to PostgreSQL: a pool that outlives the server, read-only sessions, errors told apart.
 
+With ``KASPARRO_READ_URL`` there are two: one on the replica, from which everything is read that is served, and one on
+the database itself, for keys and for what was asked to be run. Data versions come from where the data does.
+
 The pool opens without the database, refuses quickly while it is away and finds it again by itself, also on another
 port: the URL is resolved anew for every connection.
 """
@@ -7,22 +10,25 @@ port: the URL is resolved anew for every connection.
 from __future__ import annotations
 
 import select
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+import sqlalchemy as sa
 from psycopg import AsyncConnection, OperationalError, errors
 from psycopg_pool import AsyncConnectionPool
 
 from kasparro_pipeline.settings import Settings
-from kasparro_pipeline.warehouse.database import database_url
+from kasparro_pipeline.warehouse.database import database_url, read_url
 from kasparro_pipeline.warehouse.reader import BECOME_READER
 
 POOL_SIZE = 10
 STATEMENT_TIMEOUT_S = 10
 CONNECT_TIMEOUT_S = 2
 """How long a request waits for a connection before it is answered with 503."""
+
+_BROKEN_OFF = "the replica broke the query off to follow the database; ask again, or see max_standby_streaming_delay"
 
 _SESSION = (
     "-c timezone=UTC -c default_transaction_read_only=on -c jit=off "  # compiling costs more than any of our queries
@@ -39,11 +45,13 @@ class QueryTimeoutError(Exception):
 
 
 class Database:
-    """A pool of read-only autocommit connections in UTC."""
+    """A pool of read-only autocommit connections in UTC, to the database or to the replica that is only read."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, reads: bool = False) -> None:
+        self.is_replica = reads and settings.read_url is not None
+        self.name = "the replica that KASPARRO_READ_URL names" if self.is_replica else "PostgreSQL"
         self._pool = AsyncConnectionPool(
-            partial(_conninfo, settings),
+            partial(_conninfo, settings, read_url if reads else database_url),
             kwargs={
                 "autocommit": True,
                 "options": _SESSION,
@@ -81,8 +89,11 @@ class Database:
                 yield connection
         except errors.QueryCanceled as error:
             raise QueryTimeoutError from error
+        except errors.SerializationFailure as error:  # a read-only statement has this on a replica alone
+            raise DatabaseUnavailableError(_BROKEN_OFF) from error
         except OperationalError as error:
-            raise DatabaseUnavailableError("PostgreSQL does not answer; see `kasparro status`") from error
+            advice = "start it, or unset that to read from the database" if self.is_replica else "see `kasparro status`"
+            raise DatabaseUnavailableError(f"{self.name} does not answer; {advice}") from error
         except (errors.UndefinedTable, errors.InvalidSchemaName, errors.UndefinedColumn) as error:
             raise DatabaseUnavailableError(
                 "PostgreSQL answers, but Kasparro's tables are missing or old; run `kasparro up`"
@@ -101,8 +112,8 @@ class Database:
             yield connection
 
 
-def _conninfo(settings: Settings) -> str:
-    return database_url(settings).set(drivername="postgresql").render_as_string(hide_password=False)
+def _conninfo(settings: Settings, url: Callable[[Settings], sa.URL]) -> str:
+    return url(settings).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 async def _become_reader(connection: AsyncConnection[Any]) -> None:

@@ -15,7 +15,7 @@ from kasparro_api.problems import documented, problem
 from kasparro_api.run_plan import PlannedRun, RunRequest, planned
 from kasparro_api.run_requests import KEPT_HOURS, AnotherRequestError, Asked, RunRequests, UnderWayError
 from kasparro_api.schemas import Launched
-from kasparro_api.serve import database_of, metadata
+from kasparro_api.serve import metadata, primary_of
 from kasparro_pipeline.ranges import RANGE_END, RANGE_START, range_tags
 
 REQUEST_TAG = "kasparro/request"
@@ -84,7 +84,7 @@ def router(first_day: date) -> APIRouter:
         """
         body = body or RunRequest.model_validate({})
         asked = Asked.of(request.state.key.key_id, idempotency_key, body.model_dump_json())
-        requests = RunRequests(database_of(request))
+        requests = RunRequests(primary_of(request))
         try:
             if (known := await requests.answered(asked)) is not None:
                 return _answer(request, known, replayed=True)
@@ -112,7 +112,7 @@ async def unbegun(request: Request, run_id: str) -> dict[str, Any] | None:
     Raises:
         DagsterUnavailableError: how it is can not be told.
     """
-    launched = await RunRequests(database_of(request)).launched(run_id)
+    launched = await RunRequests(primary_of(request)).launched(run_id)
     told = await dagster_of(request).run_status(run_id) if launched else None
     if launched is None or told is None:
         return None

@@ -30,16 +30,16 @@ async def health(database: Database) -> dict[str, Any]:
     asking.add_done_callback(_seen)
     done, _ = await asyncio.wait({asking}, timeout=HEALTH_TIMEOUT_S)
     if not done:
-        return _unavailable(f"PostgreSQL did not answer within {HEALTH_TIMEOUT_S} s")
+        return _unavailable(database, f"{database.name} did not answer within {HEALTH_TIMEOUT_S} s")
     try:
-        sources, failed_checks = asking.result()
+        sources, failed_checks, lag = asking.result()
     except (DatabaseUnavailableError, QueryTimeoutError) as error:
-        return _unavailable(str(error))
+        return _unavailable(database, str(error))
     failing = any(source["failing"] for source in sources.values())
     failing |= any(check["severity"] == "error" for check in failed_checks)
     return {
         "status": "degraded" if failing else "ok",
-        "database": {"reachable": True, "detail": None},
+        "database": {"reachable": True, "detail": None, "reads_from": _reads_from(database), "replica_lag_s": lag},
         "sources": sources,
         "failed_checks": failed_checks,
     }
@@ -51,16 +51,21 @@ def _seen(task: asyncio.Task[Any]) -> None:
         task.exception()
 
 
-def _unavailable(detail: str) -> dict[str, Any]:
-    database = {"reachable": False, "detail": detail}
-    return {"status": "unavailable", "database": database, "sources": {}, "failed_checks": []}
+def _unavailable(database: Database, detail: str) -> dict[str, Any]:
+    told = {"reachable": False, "detail": detail, "reads_from": _reads_from(database), "replica_lag_s": None}
+    return {"status": "unavailable", "database": told, "sources": {}, "failed_checks": []}
 
 
-async def _health(database: Database) -> tuple[dict[str, Any], list[Any]]:
+def _reads_from(database: Database) -> str:
+    return "replica" if database.is_replica else "primary"
+
+
+async def _health(database: Database) -> tuple[dict[str, Any], list[Any], float | None]:
     async with database.connection() as connection:
         sources = await _pairs(connection, queries.SOURCE_HEALTH)
         failed = await (await connection.execute(queries.FAILED_CHECKS)).fetchall()
-        return sources, [check for (check,) in failed]
+        (lag,) = await _row(connection, queries.REPLICA_LAG)
+        return sources, [check for (check,) in failed], lag
 
 
 async def stats(database: Database) -> dict[str, Any]:

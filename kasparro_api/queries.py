@@ -62,6 +62,14 @@ SELECT json_build_object(
 FROM kasparro.failed_check ORDER BY severity, day DESC NULLS FIRST, asset_key, check_name LIMIT 100
 """
 
+REPLICA_LAG = """
+SELECT CASE
+    WHEN NOT pg_is_in_recovery() THEN NULL
+    WHEN EXISTS (SELECT FROM pg_stat_wal_receiver) AND pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
+    ELSE round(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 3) END::float8
+"""
+"""Seconds; null where nothing is replayed. Cut off, it is the age of the newest change that has arrived."""
+
 COUNTED_UP_TO = 100_000
 """Rows up to which a table is counted; beyond, the planner's estimate is told."""
 

@@ -365,6 +365,10 @@ class DatabaseHealth(Answer):
 
     reachable: bool = Field(description="Whether it answers and data can be read from it.")
     detail: str | None = Field(description="What is wrong and what to do; null when nothing is.")
+    reads_from: Literal["primary", "replica"] = Field(description="Which it is: `replica` with KASPARRO_READ_URL.")
+    replica_lag_s: float | None = Field(
+        description="Seconds the replica is behind; cut off, the age of the newest change it has. Null: no replica."
+    )
 
 
 class FailedCheck(Answer):

@@ -109,9 +109,15 @@ def not_changed(request: Request, etag: str) -> bool:
 
 
 def database_of(request: Request) -> Database:
-    """The service's database."""
+    """Where what is served is read."""
     database: Database = request.state.database
     return database
+
+
+def primary_of(request: Request) -> Database:
+    """The database itself, where there is a replica that is read."""
+    primary: Database = request.state.primary
+    return primary
 
 
 async def _answer(request: Request, query: ListingQuery, given: Mapping[str, Any]) -> Response:

@@ -35,6 +35,8 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = Field(default=None, validation_alias=AliasChoices("DATABASE_URL"))
     """``DATABASE_URL`` of PostgreSQL 17 or newer; unset: the embedded server under `home`."""
+    read_url: SecretStr | None = None
+    """A streaming replica of that database, from which the API reads; unset: it reads where all else is done."""
     home: Path = REPOSITORY / ".kasparro"
     """Everything that is written outside the database, the embedded database too."""
     postgres_bin: Path | None = None

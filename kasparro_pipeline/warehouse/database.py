@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import sqlalchemy as sa
+from pydantic import SecretStr
 
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.settings import Settings, settings
@@ -24,13 +25,24 @@ def database_url(settings: Settings) -> sa.URL:
     """
     if settings.database_url is None:
         return embedded(settings).url
+    return _url("DATABASE_URL", settings.database_url)
+
+
+def read_url(settings: Settings) -> sa.URL:
+    """Where the API reads: ``KASPARRO_READ_URL``, else what `database_url` says and raises."""
+    if settings.read_url is None:
+        return database_url(settings)
+    return _url("KASPARRO_READ_URL", settings.read_url)
+
+
+def _url(name: str, value: SecretStr) -> sa.URL:
     try:
-        url = sa.make_url(settings.database_url.get_secret_value())
+        url = sa.make_url(value.get_secret_value())
     except sa.exc.ArgumentError:
-        raise KasparroError("DATABASE_URL is not a URL; write postgresql://USER:PASSWORD@HOST:PORT/DATABASE") from None
+        raise KasparroError(f"{name} is not a URL; write postgresql://USER:PASSWORD@HOST:PORT/DATABASE") from None
     if url.get_backend_name() not in {"postgresql", "postgres"}:
         raise KasparroError(
-            f"DATABASE_URL starts with {url.drivername}://; Kasparro needs PostgreSQL {MINIMUM_VERSION} or newer "
+            f"{name} starts with {url.drivername}://; Kasparro needs PostgreSQL {MINIMUM_VERSION} or newer "
             "(postgresql://USER:PASSWORD@HOST:PORT/DATABASE)"
         )
     return url.set(drivername=DRIVER)
