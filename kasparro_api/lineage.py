@@ -77,7 +77,8 @@ ORDER BY w.turn"""
 _PAYLOADS = """
 SELECT p.source, p.sha256, p.size_bytes, d.deliveries
 FROM unnest(%(sources)s::text[], %(hashes)s::text[]) AS w (source, sha256)
-JOIN kasparro.raw_payload p USING (source, sha256)
+JOIN kasparro.payload USING (source, sha256)
+JOIN kasparro.raw_payload p USING (source, sha256, first_fetched_at)
 CROSS JOIN LATERAL (
     SELECT array_agg(to_jsonb(n) ORDER BY n.fetched_at DESC) AS deliveries FROM (
         SELECT partition, position, fetched_at, request, first_record, run_id, parser_version, parsed_at, parse_run_id
@@ -87,13 +88,14 @@ CROSS JOIN LATERAL (
 GROUP BY p.source, p.sha256, p.size_bytes, d.deliveries ORDER BY p.source, p.sha256"""
 
 _PAYLOAD = """
-SELECT p.source, p.size_bytes,
+SELECT p.source, p.first_fetched_at, p.size_bytes,
        (SELECT d.request FROM kasparro.delivery d WHERE d.source = p.source AND d.sha256 = p.sha256 LIMIT 1) AS request
-FROM kasparro.raw_payload p WHERE p.sha256 = %(sha256)s LIMIT 1"""
+FROM kasparro.payload k JOIN kasparro.raw_payload p USING (source, sha256, first_fetched_at)
+WHERE k.sha256 = %(sha256)s LIMIT 1"""
 
 _PIECE = """
 SELECT substring(body FROM %(start)s FOR %(length)s) FROM kasparro.raw_payload
-WHERE source = %(source)s AND sha256 = %(sha256)s"""
+WHERE source = %(source)s AND sha256 = %(sha256)s AND first_fetched_at = %(first_fetched_at)s"""
 
 _ANY_CONTENT = {
     "application/json": {"example": [{"id": "bitcoin", "current_price": 67187.3358936566}]},
@@ -144,7 +146,7 @@ async def payload(request: Request, sha256: Sha256) -> Response:
     kept = {"Cache-Control": "private, max-age=31536000, immutable", "ETag": f'"{sha256}"'}
     if not_changed(request, kept["ETag"]):
         return Response(status_code=304, headers=kept)
-    pieces = _pieces(database, row["source"], sha256)
+    pieces = _pieces(database, {"sha256": sha256, **{name: row[name] for name in ("source", "first_fetched_at")}})
     first = await anext(pieces, b"")
     media_type, ending = _kind(first)
     headers = {
@@ -204,12 +206,12 @@ async def _payloads(connection: AsyncConnection[Any], observations: list[dict[st
     return await _all(connection, _PAYLOADS, values)
 
 
-async def _pieces(database: Database, source: str, sha256: str) -> AsyncIterator[bytes]:
+async def _pieces(database: Database, key: dict[str, Any]) -> AsyncIterator[bytes]:
     """The payload's bytes, a piece at a time; no connection is held while a piece is sent."""
     decompressor = zstandard.ZstdDecompressor().decompressobj()
     start = 1
     while True:
-        values = {"start": start, "length": PIECE_BYTES, "source": source, "sha256": sha256}
+        values = {"start": start, "length": PIECE_BYTES, **key}
         async with database.connection() as connection:
             row = await (await connection.execute(_PIECE, values, binary=True)).fetchone()
         if row is None or not row[0]:

@@ -25,7 +25,7 @@ from kasparro_pipeline.settings import settings
 from kasparro_pipeline.sources.drops import find_drops
 from kasparro_pipeline.warehouse import quarantine
 from kasparro_pipeline.warehouse.database import current_engine
-from kasparro_pipeline.warehouse.tables import delivery, raw_payload, source_run, touched_day
+from kasparro_pipeline.warehouse.tables import delivery, payload, source_run, touched_day
 from kasparro_pipeline.warehouse.touched import touch_days_of_other_rules
 from kasparro_pipeline.warehouse.unify import rule_version
 
@@ -301,7 +301,7 @@ def _counts_query(runs: Sequence[str]) -> sa.Select[Any]:
     """One row a source in the order of `SourceReport`'s fields, over what these runs fetched or parsed."""
     fetched = delivery.c.run_id.in_(runs)
     parsed = delivery.c.parse_run_id.in_(runs)
-    new = fetched & (raw_payload.c.first_fetched_at == delivery.c.fetched_at)
+    new = fetched & (payload.c.first_fetched_at == delivery.c.fetched_at)
     sums = [
         sa.func.coalesce(sa.func.sum(delivery.c[name]).filter(parsed), 0).cast(sa.BigInteger)
         for name in ("records", "inserted", "updated", "unchanged", "quarantined", "withdrawn")
@@ -310,10 +310,10 @@ def _counts_query(runs: Sequence[str]) -> sa.Select[Any]:
         sa.select(
             delivery.c.source,
             sa.func.count().filter(new),
-            sa.func.count().filter(fetched & (raw_payload.c.first_fetched_at != delivery.c.fetched_at)),
+            sa.func.count().filter(fetched & (payload.c.first_fetched_at != delivery.c.fetched_at)),
             *sums,
         )
-        .join(raw_payload, (raw_payload.c.source == delivery.c.source) & (raw_payload.c.sha256 == delivery.c.sha256))
+        .join(payload, (payload.c.source == delivery.c.source) & (payload.c.sha256 == delivery.c.sha256))
         .where(fetched | parsed)
         .group_by(delivery.c.source)
     )

@@ -16,7 +16,7 @@ from kasparro_pipeline.warehouse.database import DRIVER, create_engine
 from kasparro_pipeline.warehouse.embedded import EmbeddedPostgres
 from kasparro_pipeline.warehouse.migrate import migrate
 from kasparro_pipeline.warehouse.months import make_partitions, month_of
-from kasparro_pipeline.warehouse.tables import observation
+from kasparro_pipeline.warehouse.tables import observation, raw_payload
 
 for _name in Settings.model_fields.keys() - {"postgres_bin"}:  # the tests are not about who runs them
     os.environ.pop(f"KASPARRO_{_name}".upper(), None)
@@ -47,7 +47,8 @@ def template(server: sa.URL) -> Iterator[sa.URL]:
         migrate(engine)
         tomorrow = datetime.now(UTC) + timedelta(days=1)
         with engine.begin() as connection:
-            make_partitions(connection, observation, {month_of(tomorrow), *BY_HAND})
+            for table in (observation, raw_payload):
+                make_partitions(connection, table, {month_of(tomorrow), *BY_HAND})
         engine.dispose()
         yield url
 

@@ -19,8 +19,9 @@ from kasparro_pipeline.cli import main
 from kasparro_pipeline.doctor import Patient, examine
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.settings import Settings, settings
-from kasparro_pipeline.warehouse.tables import delivery, failed_check, raw_payload, source_run
+from kasparro_pipeline.warehouse.tables import delivery, failed_check, source_run
 from kasparro_tests.sources.vendor import Reply, running_vendor
+from kasparro_tests.warehouse.payloads import keep_payloads
 
 NOW = datetime.now(UTC)
 
@@ -125,7 +126,7 @@ def test_what_is_wrong_in_the_database(place: Path, engine: sa.Engine) -> None:
     }
     failed = {"asset_key": "coins", "check_name": "no_orphan", "blocking": True, "detail": "3 rows"}
     with engine.begin() as connection:
-        connection.execute(sa.insert(raw_payload), body)
+        keep_payloads(connection, [body])
         connection.execute(sa.insert(delivery), a_delivery())
         connection.execute(sa.insert(source_run), run)
         connection.execute(sa.insert(failed_check), {**failed, "severity": "error"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -16,7 +16,9 @@ from sqlalchemy.dialects.postgresql import insert
 
 from kasparro_pipeline.io_managers.retries import retried
 from kasparro_pipeline.sources.records import Delivery, Payload
+from kasparro_pipeline.warehouse.months import Months, month_of
 from kasparro_pipeline.warehouse.tables import checkpoint, delivery, raw_payload, vendor_answer
+from kasparro_pipeline.warehouse.tables import payload as payloads
 
 SOURCE_METADATA = "kasparro/source"
 """Metadata key of a raw asset: the source whose payloads it holds; ``csv_*`` stands for every source so called."""
@@ -24,7 +26,12 @@ SOURCE_METADATA = "kasparro/source"
 ZSTD_LEVEL = 1  # a quarter of the size at a cost that cannot be measured; level 3 saves a tenth more at double time
 
 
-_BODY = f"SELECT body, size_bytes FROM {raw_payload.fullname} WHERE source = %s AND sha256 = %s"  # noqa: S608
+_WHEN = f"SELECT first_fetched_at FROM {payloads.fullname} WHERE source = %s AND sha256 = %s"  # noqa: S608
+_BODY = (
+    f"SELECT body, size_bytes FROM {raw_payload.fullname} "  # noqa: S608
+    "WHERE source = %s AND sha256 = %s AND first_fetched_at = %s"
+)
+"""Two queries: one over both tables would be planned for every month that there is."""
 
 Rank = tuple[datetime, str, int]
 """Order of a source's deliveries: when, then partition and position."""
@@ -139,7 +146,8 @@ def stored_body(engine: sa.Engine, source: str, sha256: str) -> bytes | None:
     with engine.connect() as connection:
         # Binary: as text the bytes are twice as many, and have to be made of it and back.
         driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
-        row = driver.execute(_BODY, (source, sha256), binary=True).fetchone()
+        when = driver.execute(_WHEN, (source, sha256), binary=True).fetchone()
+        row = when and driver.execute(_BODY, (source, sha256, *when), binary=True).fetchone()
     if row is None:
         return None
     body, size = row
@@ -197,9 +205,7 @@ class RawPayloadIOManager(dg.IOManager):
 def _keep(connection: sa.Connection, payload: Payload, run_id: str) -> bool:
     """Store the payload, its delivery and its checkpoint; True when its bytes are new."""
     sha256 = hashlib.sha256(payload.body).hexdigest()
-    known = sa.select(raw_payload.c.sha256).where(
-        raw_payload.c.source == payload.source, raw_payload.c.sha256 == sha256
-    )
+    known = sa.select(payloads.c.sha256).where(payloads.c.source == payload.source, payloads.c.sha256 == sha256)
     new = connection.scalar(known) is None and _store(connection, payload, sha256)
     connection.execute(
         insert(delivery)
@@ -247,15 +253,11 @@ def _keep(connection: sa.Connection, payload: Payload, run_id: str) -> bool:
 
 
 def _store(connection: sa.Connection, payload: Payload, sha256: str) -> bool:
-    stored = connection.execute(
-        insert(raw_payload)
-        .values(
-            source=payload.source,
-            sha256=sha256,
-            body=zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(payload.body),
-            size_bytes=len(payload.body),
-            first_fetched_at=payload.fetched_at,
-        )
-        .on_conflict_do_nothing()
-    )
-    return stored.rowcount == 1
+    # Before anything is written: to make a partition, nobody may be writing payloads, not even we.
+    Months(connection, raw_payload).make([month_of(payload.fetched_at.astimezone(UTC))])
+    key = {"source": payload.source, "sha256": sha256, "first_fetched_at": payload.fetched_at}
+    if connection.execute(insert(payloads).values(key).on_conflict_do_nothing()).rowcount == 0:
+        return False
+    body = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(payload.body)
+    connection.execute(sa.insert(raw_payload).values(**key, body=body, size_bytes=len(payload.body)))
+    return True

@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.schema import ColumnElementColumnDefault
 
 from kasparro_pipeline.warehouse.frames import UtcDay
-from kasparro_pipeline.warehouse.months import AFTER, BEFORE, BY_MONTH
+from kasparro_pipeline.warehouse.months import BY_MONTH, month_sql
 
 STAGING = "kasparro_staging"
 KEPT = "kasparro_kept"
@@ -147,10 +147,8 @@ class MergeSql:
     @cached_property
     def staged_months(self) -> str:
         """The numbers of the months that are staged, where the target is partitioned by month."""
-        month = f"date_trunc('month', {quoted(self.target.table.info[BY_MONTH])}, 'UTC') AT TIME ZONE 'UTC'"
-        # A time without an end has no year.
-        year = f"least(greatest(extract(year FROM {month}), {BEFORE // 12}), {AFTER // 12})"
-        return f"SELECT DISTINCT {year}::int * 12 + coalesce(extract(month FROM {month}), 12)::int - 1 FROM {STAGING}"  # noqa: S608
+        month = month_sql(quoted(self.target.table.info[BY_MONTH]))
+        return f"SELECT DISTINCT {month} FROM {STAGING}"  # noqa: S608
 
     @cached_property
     def insert(self) -> str:

@@ -29,6 +29,13 @@ def month_of(moment: date) -> int:
     return moment.year * 12 + moment.month - 1
 
 
+def month_sql(column: str) -> str:
+    """The number of the month of a ``timestamptz``, in SQL; of a time without an end one beyond all months."""
+    month = f"date_trunc('month', {column}, 'UTC') AT TIME ZONE 'UTC'"
+    year = f"least(greatest(extract(year FROM {month}), {BEFORE // 12}), {AFTER // 12})"
+    return f"{year}::int * 12 + coalesce(extract(month FROM {month}), 12)::int - 1"
+
+
 def partition_name(table: sa.Table, month: int) -> str:
     """The name of the partition, without its schema."""
     if month <= BEFORE:
@@ -87,6 +94,13 @@ def make_partitions(connection: sa.Connection, table: sa.Table, months: Iterable
         partition = f"{table.schema}.{name}"
         connection.exec_driver_sql(f"CREATE TABLE {partition} (LIKE {table.fullname} INCLUDING ALL)")
         connection.exec_driver_sql(f"ALTER TABLE {table.fullname} ATTACH PARTITION {partition} {_bounds(month)}")
+
+
+def partition_like_old(connection: sa.Connection, table: sa.Table, column: str) -> None:
+    """Make the partitions that the rows of ``<table>_old`` need in `table`; for the migration that replaces the one."""
+    old = f"{table.fullname}_old"
+    make_partitions(connection, table, connection.scalars(sa.text(f"SELECT DISTINCT {month_sql(column)} FROM {old}")))  # noqa: S608
+    connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
 
 
 def ended(table: sa.Table, names: Iterable[str], month: int) -> list[str]:

@@ -9,8 +9,15 @@ from psycopg.errors import LockNotAvailable
 from sqlalchemy.dialects.postgresql import insert
 
 from kasparro_pipeline.errors import KasparroError
-from kasparro_pipeline.warehouse.months import WRITING, ended, month_of, partitions
-from kasparro_pipeline.warehouse.tables import SCHEMA, kept_since, observation, unified_assets_history, unified_change
+from kasparro_pipeline.warehouse.months import WRITING, ended, month_of, month_sql, partition_name, partitions
+from kasparro_pipeline.warehouse.tables import (
+    SCHEMA,
+    kept_since,
+    observation,
+    raw_payload,
+    unified_assets_history,
+    unified_change,
+)
 
 _LOCK_TIMEOUT = "3s"
 _TRIES = 20
@@ -74,8 +81,9 @@ def prune_payloads(engine: sa.Engine, before: datetime) -> int:
     stays gives the same rows. Loads wait meanwhile.
     """
     with engine.begin() as connection:
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITING)))
         # Readers too: a load that has just found a payload known would deliver it again while it is removed.
-        connection.exec_driver_sql("LOCK TABLE kasparro.raw_payload IN ACCESS EXCLUSIVE MODE")
+        connection.exec_driver_sql("LOCK TABLE kasparro.payload, kasparro.raw_payload IN ACCESS EXCLUSIVE MODE")
         connection.execute(sa.text(_FIND_OLD), {"before": before})
         connection.exec_driver_sql("ANALYZE old")
         while sum(connection.exec_driver_sql(statement).rowcount for statement in _NEEDED_BY_WHAT_STAYS):
@@ -84,11 +92,27 @@ def prune_payloads(engine: sa.Engine, before: datetime) -> int:
             "DELETE FROM kasparro.delivery AS d USING old WHERE (d.source, d.partition, d.position, d.fetched_at) = "
             "(old.source, old.partition, old.position, old.fetched_at)"
         )
-        return connection.exec_driver_sql(
-            "DELETE FROM kasparro.raw_payload AS r USING (SELECT DISTINCT source, sha256 FROM old) AS o "
-            "WHERE r.source = o.source AND r.sha256 = o.sha256 AND NOT EXISTS ("
-            "SELECT FROM kasparro.delivery AS d WHERE d.source = r.source AND d.sha256 = r.sha256)"
+        removed = connection.exec_driver_sql(
+            "DELETE FROM kasparro.payload AS p USING (SELECT DISTINCT source, sha256 FROM old) AS o "
+            "WHERE p.source = o.source AND p.sha256 = o.sha256 AND NOT EXISTS ("
+            "SELECT FROM kasparro.delivery AS d WHERE d.source = p.source AND d.sha256 = p.sha256)"
         ).rowcount
+        _drop_empty_months(connection, month_of(before.astimezone(UTC)))
+        connection.exec_driver_sql(
+            "DELETE FROM kasparro.raw_payload AS r WHERE NOT EXISTS (SELECT FROM kasparro.payload AS p WHERE "
+            "(p.source, p.sha256, p.first_fetched_at) = (r.source, r.sha256, r.first_fetched_at))"
+        )
+        return removed
+
+
+def _drop_empty_months(connection: sa.Connection, month: int) -> None:
+    """Drop the partitions of payloads before `month` of which none is kept."""
+    months = connection.scalars(sa.text(f"SELECT DISTINCT {month_sql('first_fetched_at')} FROM kasparro.payload"))  # noqa: S608
+    kept = {partition_name(raw_payload, kept_in) for kept_in in months}
+    for name in ended(raw_payload, partitions(connection, raw_payload) - kept, month):
+        # Detached first, since it is referred to, by payloads that are gone.
+        connection.exec_driver_sql(f"ALTER TABLE kasparro.raw_payload DETACH PARTITION {SCHEMA}.{name}")
+        connection.exec_driver_sql(f"DROP TABLE {SCHEMA}.{name}")
 
 
 def _keep_since(connection: sa.Connection, table: sa.Table, since: datetime) -> None:

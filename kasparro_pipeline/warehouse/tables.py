@@ -47,15 +47,44 @@ def _numbers(*names: str) -> list[Column[object]]:
     return [Column(name, Numeric) for name in names]
 
 
-raw_payload = Table(
-    "raw_payload",
+payload = Table(
+    "payload",
     metadata,
     Column("source", KEY, primary_key=True),
     Column("sha256", KEY, primary_key=True, comment="hex digest of the bytes as they came"),
+    Column("first_fetched_at", TIME, nullable=False, comment="tells the month of raw_payload in which the bytes are"),
+    UniqueConstraint("source", "sha256", "first_fetched_at"),
+    # Both ways, so that there is no payload without its bytes, nor bytes twice; whoever writes both commits both.
+    ForeignKeyConstraint(
+        ["source", "sha256", "first_fetched_at"],
+        ["kasparro.raw_payload.source", "kasparro.raw_payload.sha256", "kasparro.raw_payload.first_fetched_at"],
+        name="payload_raw_payload_fkey",
+        deferrable=True,
+        initially="DEFERRED",
+        use_alter=True,
+    ),
+    Index("payload_sha256", "sha256"),
+    comment="which payloads are kept: each once, by its hash",
+)
+
+raw_payload = Table(
+    "raw_payload",
+    metadata,
+    Column("source", KEY),
+    Column("sha256", KEY),
     Column("body", LargeBinary, nullable=False, comment="the bytes, compressed with zstd"),
     Column("size_bytes", BigInteger, nullable=False, comment="before compression"),
-    Column("first_fetched_at", TIME, nullable=False),
-    Index("raw_payload_sha256", "sha256"),
+    Column("first_fetched_at", TIME),
+    PrimaryKeyConstraint("source", "sha256", "first_fetched_at"),
+    ForeignKeyConstraint(
+        ["source", "sha256", "first_fetched_at"],
+        ["kasparro.payload.source", "kasparro.payload.sha256", "kasparro.payload.first_fetched_at"],
+        name="raw_payload_payload_fkey",
+        deferrable=True,
+        initially="DEFERRED",
+    ),
+    postgresql_partition_by="RANGE (first_fetched_at)",
+    info={BY_MONTH: "first_fetched_at"},
 )
 
 delivery = Table(
@@ -82,7 +111,7 @@ delivery = Table(
     Column("last_observed_at", TIME),
     Column("first_coin_id", KEY, comment="least source_coin_id of its observations; the next is the greatest"),
     Column("last_coin_id", KEY),
-    ForeignKeyConstraint(["source", "sha256"], ["kasparro.raw_payload.source", "kasparro.raw_payload.sha256"]),
+    ForeignKeyConstraint(["source", "sha256"], ["kasparro.payload.source", "kasparro.payload.sha256"]),
     Index("delivery_payload", "source", "sha256"),
     Index("delivery_fetched", "source", "fetched_at"),
     Index("delivery_parsed", "source", "parsed_at"),

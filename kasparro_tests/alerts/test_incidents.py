@@ -21,9 +21,9 @@ from kasparro_pipeline.warehouse.tables import (
     incident,
     incident_notice,
     last_sweep,
-    raw_payload,
     source_run,
 )
+from kasparro_tests.warehouse.payloads import keep_payloads
 
 NOW = datetime.now(UTC)
 AWAY = Incident("run_failed", "coingecko", "coingecko: away", "run-1")
@@ -46,7 +46,7 @@ def parsed(engine: sa.Engine, run: str, at: datetime, records: int, quarantined:
     """A delivery of a vendor that was parsed."""
     with engine.begin() as connection:
         payload = {"source": "vendor", "sha256": run, "body": b"", "size_bytes": 0, "first_fetched_at": at}
-        connection.execute(sa.insert(raw_payload).values(**payload))
+        keep_payloads(connection, [payload])
         connection.execute(
             sa.insert(delivery).values(
                 {"source": "vendor", "sha256": run, "partition": "p", "position": 0, "fetched_at": at, "request": "r"}

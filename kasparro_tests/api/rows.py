@@ -8,7 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from kasparro_pipeline.warehouse.tables import unified_assets
+from kasparro_pipeline.warehouse.tables import raw_payload, unified_assets
+from kasparro_tests.warehouse.payloads import keep_payloads
 
 
 def unified(coin_id: str, day: date, **columns: Any) -> dict[str, Any]:
@@ -29,5 +30,8 @@ def unified(coin_id: str, day: date, **columns: Any) -> dict[str, Any]:
 
 def insert(engine: sa.Engine, table: sa.Table, rows: Iterable[Mapping[str, Any]]) -> None:
     with engine.begin() as connection:
+        if table is raw_payload:
+            keep_payloads(connection, rows)
+            return
         for row in rows:
             connection.execute(table.insert().values(row))

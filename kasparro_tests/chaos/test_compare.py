@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from kasparro_pipeline.warehouse.database import create_engine
-from kasparro_pipeline.warehouse.tables import coin, delivery, raw_payload, source_coin, touched_day
+from kasparro_pipeline.warehouse.tables import coin, delivery, source_coin, touched_day
 from kasparro_tests.chaos.compare import differences, over_asked, unaccounted
 from kasparro_tests.conftest import _new_database
+from kasparro_tests.warehouse.payloads import keep_payloads
 
 
 def test_a_row_that_differs_is_told_and_our_own_times_are_not(server, template, engine) -> None:
@@ -47,7 +48,7 @@ def test_blocks_without_an_account_are_told_unless_their_file_was_read_again(eng
         counts = dict.fromkeys(("records", "inserted", "updated", "unchanged", "quarantined"), 0) if done else {}
         account = {"parser_version": "1" if done else None, **counts}
         with engine.begin() as connection:
-            connection.execute(sa.insert(raw_payload).values(**kept))
+            keep_payloads(connection, [kept])
             connection.execute(sa.insert(delivery).values(**payload, **place, is_last=is_last, **account))
 
     deliver("csv_a", 0, is_last=False, done=False)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
+import pytest
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kasparro_pipeline.sources.records import Payload
+from kasparro_pipeline.warehouse.months import partitions
 from kasparro_pipeline.warehouse.retention import prune_payloads
 from kasparro_pipeline.warehouse.tables import delivery, raw_payload
 from kasparro_tests.components.test_any_order import QUICK, TIMES, deliveries_of_api, deliveries_of_files
@@ -79,3 +82,38 @@ def test_what_says_since_when_stays(world: World) -> None:
     assert prune_payloads(world.engine, START + timedelta(days=100)) == 0
     parse_all_again(world)
     assert world.tables() == before
+
+
+def test_a_month_of_which_nothing_is_needed_is_dropped_and_of_others_the_rest_is_deleted(world: World) -> None:
+    """A file that is replaced on 30 December, twice in January and twice in February."""
+    for number, price in enumerate("12345"):
+        at = datetime(2026, 12, 30, tzinfo=UTC) + timedelta(days=15 * number)
+        (block,) = csv_payloads([f"{HEADER}a,X,{TIMES[0]},{price}\n"], 0)
+        world.load([replace(block, fetched_at=at)])
+    before = world.tables()
+    assert prune_payloads(world.engine, datetime(2027, 2, 20, tzinfo=UTC)) == 4
+    assert world.tables() == before
+    with world.engine.connect() as connection:
+        left = partitions(connection, raw_payload)
+        assert not left & {"raw_payload_2026_12", "raw_payload_2027_01"}
+        assert "raw_payload_2027_02" in left
+    assert payloads(world) == 1
+    parse_all_again(world)
+    assert world.tables() == before
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO kasparro.raw_payload SELECT source, sha256, body, 0, first_fetched_at + '1 hour' "
+        "FROM kasparro.raw_payload",
+        "INSERT INTO kasparro.payload SELECT source, sha256 || 'x', first_fetched_at FROM kasparro.payload",
+        "DELETE FROM kasparro.raw_payload",
+        "DELETE FROM kasparro.payload",
+    ],
+    ids=["bytes twice", "payload without bytes", "bytes of a payload", "payload that was delivered"],
+)
+def test_the_tables_themselves_keep_each_payload_once_and_with_its_bytes(world: World, statement: str) -> None:
+    world.load(csv_payloads([f"{HEADER}a,X,{TIMES[0]},1\n"], 0))
+    with pytest.raises(sa.exc.IntegrityError), world.engine.begin() as connection:
+        connection.exec_driver_sql(statement)

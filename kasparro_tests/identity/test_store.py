@@ -19,9 +19,9 @@ from kasparro_pipeline.warehouse.tables import (
     delivery,
     identity_review,
     observation,
-    raw_payload,
     source_coin,
 )
+from kasparro_tests.warehouse.payloads import keep_payloads
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
@@ -84,7 +84,7 @@ def in_list(engine: sa.Engine, at: datetime, **coins: bool) -> None:
     kept = {"body": b"", "size_bytes": 0, "first_fetched_at": at, **{name: row[name] for name in ("source", "sha256")}}
     delivered = {"partition": "p", "position": 0, "request": "", "first_record": 1, "is_last": True, "inserted": 0}
     with engine.begin() as connection:
-        connection.execute(sa.insert(raw_payload).values(kept))
+        keep_payloads(connection, [kept])
         connection.execute(sa.insert(delivery).values(row | delivered))
         connection.execute(sa.delete(coin_listing))
         for key, listed in coins.items():

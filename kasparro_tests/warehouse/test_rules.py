@@ -38,12 +38,15 @@ def test_tables_as_they_must_be_break_no_rule(market: sa.Engine) -> None:
     assert found(market) == {}
 
 
-DELIVERY = (
-    "INSERT INTO kasparro.raw_payload VALUES ('coingecko', 'a', '', 0, now());"
+PAYLOAD = (
+    "INSERT INTO kasparro.payload VALUES ('coingecko', 'a', '2026-11-10');"
+    "INSERT INTO kasparro.raw_payload VALUES ('coingecko', 'a', '', 0, '2026-11-10');"
+)
+DELIVERY = PAYLOAD + (
     "INSERT INTO kasparro.delivery VALUES ('coingecko', '2026-11-10', 0, '2026-11-10T12:00:00Z', 'a', 'http://x', 1, "
     "true, 'run', '1', now(), 'run', 5, 1, 1, 1, 1)"
 )
-LISTS = "INSERT INTO kasparro.raw_payload VALUES ('coingecko', 'a', '', 0, now());" + "".join(
+LISTS = PAYLOAD + "".join(
     "INSERT INTO kasparro.delivery (source, partition, position, fetched_at, sha256, request, first_record, is_last, "
     f"parser_version, records, inserted, updated, unchanged, quarantined) VALUES ('coingecko', '{day}', 0, "
     f"'{day}T12:00:00Z', 'a', 'http://x', 1, true, '1', 1, 1, 0, 0, 0);"
@@ -150,7 +153,7 @@ def test_fewer_coins_are_no_breach_unless_whole_lists_say_so(market: sa.Engine, 
     """A file of a few coins, or a history of some, after a day with a vendor's whole list."""
     with market.begin() as connection:
         for statement in LISTS.split(";"):
-            if "raw_payload" in statement or any(f"'{day}'" in statement for day in lists):
+            if "payload VALUES" in statement or any(f"'{day}'" in statement for day in lists):
                 connection.exec_driver_sql(statement)
         connection.execute(sa.delete(observation).where(observation.c.source_coin_id > "coin-2", OF_DAY))
     unify_days(market, DAY - timedelta(days=2), DAY)
