@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
@@ -11,14 +11,19 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.sources import fields
 from kasparro_pipeline.sources.collect import FIRST_DAY, ROW_COLUMNS, Collector, Row, unreadable
 from kasparro_pipeline.sources.fields import RefusedError
+from kasparro_pipeline.sources.json_columns import JsonColumns
 from kasparro_pipeline.sources.json_text import UNREADABLE, Path, records_at
+from kasparro_pipeline.sources.plain import together
 from kasparro_pipeline.sources.records import NUMBER_COLUMNS, Delivery, ParsedPayload
 
+AT_ONCE = 1000
+"""Records from which on they are read column by column; that begins slower, and then goes twice as fast."""
 _TEXT = str | int | None
 _TEXT_COLUMNS = frozenset({"source_coin_id", "symbol", "name"})
 _keys = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -84,22 +89,31 @@ def parse_json(
 
     `coin` is whom the records are about, where they do not name it.
     """
-    collector = Collector(delivery, lambda position: f"{delivery.request} record {position}", first_day)
     try:
         records = records_at(delivery.body, mapping.record_path)
     except RefusedError as refused:
         return unreadable(delivery, refused)
     reader = _reader(tuple(mapping.columns.items()), mapping.zero_is_null)
-    blank: list[Any] = [None] * len(ROW_COLUMNS)
-    blank[1] = delivery.fetched_at if mapping.uses_fetched_at else None
+    constants: dict[str, object] = {"observed_at": delivery.fetched_at} if mapping.uses_fetched_at else {}
     if coin is not None:
-        blank[0], blank[2], blank[3] = coin
-    for position, record in enumerate(records, 1):
-        try:
-            collector.take(position, reader.row(record, blank), record)
-        except RefusedError as refused:
-            collector.refuse(position, refused, record)
-    return collector.parsed()
+        constants |= coin._asdict()
+    blank = [constants.get(name) for name in ROW_COLUMNS]
+
+    def one_by_one(positions: Iterable[int]) -> ParsedPayload:
+        collector = Collector(delivery, lambda position: f"{delivery.request} record {position}", first_day)
+        for position in positions:
+            record = records[position - 1]
+            try:
+                collector.take(position, reader.row(record, blank), record)
+            except RefusedError as refused:
+                collector.refuse(position, refused, record)
+        return collector.parsed()
+
+    every = range(1, len(records) + 1)
+    plain = reader.columns(records, constants) if len(records) >= AT_ONCE else None
+    if plain is None:
+        return one_by_one(every)
+    return together(plain, delivery, first_day, lambda positions: one_by_one(np.setdiff1d(every, positions).tolist()))
 
 
 def coin_ids(records: Iterable[msgspec.Raw | bytes], path: Path) -> set[str]:
@@ -135,6 +149,9 @@ class _Reader:
         names = [name for name in NUMBERS if name in paths]
         struct, attributes = _struct({path: _TEXT if name in _TEXT_COLUMNS else msgspec.Raw for name, path in columns})
         self._decode = msgspec.json.Decoder(struct).decode
+        self._decode_all = msgspec.json.Decoder(list[struct]).decode  # type: ignore[valid-type]
+        self._names = [*names, *others]
+        self._zeros = zero_is_null
         self._values: Callable[[Any], tuple[Any, ...]] = attrgetter(
             *(attributes[paths[name]] for name in (*names, *others))
         )
@@ -146,6 +163,19 @@ class _Reader:
         self._others = [(ROW_COLUMNS.index(name), name, converter(name)) for name in others]
         self._are_plain = re.compile(",".join([_PLAIN] * len(names))).fullmatch
         self._has_rank = names[-1] == "rank"
+
+    def columns(self, records: Sequence[msgspec.Raw | bytes], constants: Mapping[str, object]) -> JsonColumns | None:
+        """What all records say at once; None where one of them is of another shape, or says what is given."""
+        if not constants.keys().isdisjoint(self._names):
+            return None
+        try:
+            decoded = self._decode_all(b"[%b]" % b",".join(records))
+        except UNREADABLE:
+            return None
+        said = dict(zip(self._names, zip(*map(self._values, decoded), strict=True), strict=True))
+        columns = JsonColumns(len(records), constants, said, self._zeros, lambda raw: _moment("observed_at", raw))
+        columns.leave_out([price is _ABSENT for price in said["price_usd"]])
+        return columns
 
     def row(self, record: msgspec.Raw | bytes, blank: list[Any]) -> Row:
         row = blank.copy()
@@ -219,7 +249,7 @@ def _struct(leaves: Mapping[Path, Any]) -> tuple[type[msgspec.Struct], dict[Path
         inner, inner_attributes = _struct(below)
         members.append((name, inner, msgspec.field(default_factory=inner)))
         attributes |= {(key, *path): f"{name}.{attribute}" for path, attribute in inner_attributes.items()}
-    return msgspec.defstruct("Record", members, rename=names), attributes
+    return msgspec.defstruct("Record", members, rename=names, gc=False), attributes
 
 
 def converter(column: str, zero_is_null: bool = False) -> Callable[[str, Any], object]:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kasparro_pipeline.errors import KasparroError
+from kasparro_pipeline.sources import json_records
 from kasparro_pipeline.sources.json_records import JsonMapping, parse_json
 from kasparro_pipeline.sources.records import OBSERVATION_SCHEMA
 from kasparro_tests.sources.samples import COINGECKO, COINPAPRIKA, NOW, delivery
@@ -283,6 +284,72 @@ def test_records_within_the_answer():
 )
 def test_any_json_is_accounted_for(value):
     parse_bytes(json.dumps(value).encode())
+
+
+TEXTS = st.sampled_from(["a", "b", " a ", "", "é", "a\tb", "x" * 501, None, 7, 1.5, True, ["a"], "\ud800", "a,b"])
+TIMES = st.sampled_from(
+    [
+        *(
+            "2021-01-01T00:00:00Z",
+            "2021-01-01T00:00:00.123Z",
+            "2021-01-01",
+            "",
+            "soon",
+            "1577836800",
+            "2021-02-30 00:00:00",
+        ),
+        *(
+            1577836800,
+            1577836800000,
+            None,
+            0,
+            {"at": 1},
+            "2008-01-01T00:00:00Z",
+            "2030-01-01T00:00:00Z",
+            "2021-01-01T00:00:00,5",
+        ),
+    ]
+)
+VALUES = st.sampled_from(
+    [0, 1, -0.0, 1.5, -2, 3.84e-18, 1e300, 10**45, None, "1.5", "1,5", "x", "", True, [1], {"a": 1}, "0", float("nan")]
+)
+RECORDS = st.lists(
+    st.fixed_dictionaries(
+        {"id": TEXTS, "last_updated": TIMES},
+        optional={
+            "symbol": TEXTS,
+            "name": TEXTS,
+            "current_price": VALUES,
+            "market_cap": VALUES,
+            "market_cap_rank": VALUES,
+        },
+    )
+)
+GOOD = st.lists(
+    st.fixed_dictionaries(
+        {
+            "id": st.sampled_from("abcd"),
+            "last_updated": st.sampled_from(["2021-01-01T00:00:00Z", "2021-01-02T00:00:00.5Z", "2021-02-30T00:00:00Z"]),
+            "current_price": st.sampled_from([0, 0.0, 1, -1.25, 1e-7, None, 10**45, 1e300]),
+            "market_cap_rank": st.sampled_from([0, 1, 2.0, None, 10**18, 1.5]),
+        }
+    )
+)
+
+
+@pytest.mark.parametrize("zero_is_null", [set(), {"price_usd", "rank"}])
+@given(RECORDS | GOOD)
+def test_records_at_once_say_what_they_say_one_by_one(zero_is_null, records):
+    mapping = JsonMapping(COINGECKO.columns, zero_is_null=frozenset(zero_is_null))
+    body = json.dumps(records).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_records, "AT_ONCE", 1)
+        at_once = parse_bytes(body, mapping)
+        patch.setattr(json_records, "AT_ONCE", 10**9)
+        one_by_one = parse_bytes(body, mapping)
+    assert at_once.observations.sort_by("position").equals(one_by_one.observations.sort_by("position"))
+    assert (at_once.records, at_once.duplicates) == (one_by_one.records, one_by_one.duplicates)
+    assert at_once.quarantined == one_by_one.quarantined
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["2021-01-01", "2021-01-02"]), st.integers(1, 2))))

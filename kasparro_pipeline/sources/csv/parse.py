@@ -7,16 +7,15 @@ shares its key with another, is left to `parse_records`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kasparro_pipeline.sources.collect import FIRST_DAY, bounds, nothing, unreadable
+from kasparro_pipeline.sources.collect import FIRST_DAY, nothing, unreadable
 from kasparro_pipeline.sources.csv import numbers
 from kasparro_pipeline.sources.csv.dialect import CsvDialect
 from kasparro_pipeline.sources.csv.encoding import decode
@@ -25,10 +24,8 @@ from kasparro_pipeline.sources.csv.numbers import DecimalSign
 from kasparro_pipeline.sources.csv.records import Reader, check_quote, parse_records
 from kasparro_pipeline.sources.csv.text import records_of
 from kasparro_pipeline.sources.fields import RefusedError
-from kasparro_pipeline.sources.keys import codes, surely_differ
-from kasparro_pipeline.sources.records import NUMBER_COLUMNS, OBSERVATION_SCHEMA, Delivery, ParsedPayload
-
-Mask = npt.NDArray[np.bool_]
+from kasparro_pipeline.sources.plain import UTC_TIME, PlainColumns, plain_times, together
+from kasparro_pipeline.sources.records import NUMBER_COLUMNS, Delivery, ParsedPayload
 
 _NULLS = pa.array(["", "-", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "none"])
 _PLAIN = r"^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,2})?$"
@@ -36,17 +33,10 @@ _IN_NUMBER = np.isin(np.arange(256), list(b".0123456789"))
 _SHORT_WHOLE = r"^[0-9]{1,18}$"
 _COMMA_GROUPS = r"^-?[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?$"
 _COMMA_DECIMAL = r"^-?(?:[0-9]+|[1-9][0-9]{0,2}(?:\.[0-9]{3}){1,2})(?:,[0-9]+)?$"
-_DATE_TIME = (
-    r"^[12][0-9]{3}-[01][0-9]-[0-3][0-9][ T](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?(?:Z|\+00:00)?$"
-)
-_EPOCHS = ((r"^[1-9][0-9]{9}$", 10**6), (r"^[1-9][0-9]{12}$", 10**3))
-"""Forms of an epoch, and how many microseconds its unit has."""
 MAX_ANSWERS = 100_000
 """Remembered for one file and group of columns."""
 
 _Answer = tuple[object, ...]
-_KEY = ("source_coin_id", "observed_at")
-_UTC = pa.timestamp("us", tz="UTC")
 
 
 def parse_csv(delivery: Delivery, dialect: CsvDialect, first_day: date = FIRST_DAY) -> ParsedPayload:
@@ -64,28 +54,21 @@ def parse_csv(delivery: Delivery, dialect: CsvDialect, first_day: date = FIRST_D
         return parse_records(delivery, dialect, whole, first_day)
     lines = lines_of(text).below(header_ends)
     plain = _Plain(fields_of(lines, layout.delimiter, len(layout.header), layout.used), dialect)
-    plain.keep_within(*bounds(delivery, first_day))
-    plain.keep_unique()
-    rest = parse_records(delivery, dialect, lines.but(plain.positions), first_day)
-    if plain.leave(rest.observations):
-        rest = parse_records(delivery, dialect, lines.but(plain.positions), first_day)
-    observations = plain.observations(delivery)
-    if rest.observations.num_rows:
-        observations = pa.concat_tables([observations, rest.observations]).sort_by("position")
-    records = len(observations) - len(rest.observations) + rest.records
-    return ParsedPayload(observations, records, rest.duplicates, rest.quarantined)
+    return together(
+        *(plain, delivery, first_day),
+        lambda positions: parse_records(delivery, dialect, lines.but(positions), first_day),
+    )
 
 
-class _Plain:
+class _Plain(PlainColumns):
     """The records of a block that are read column by column; those that turn out not to be plain are left out."""
 
     def __init__(self, fields: Fields, dialect: CsvDialect) -> None:
+        super().__init__(fields.positions)
         self._fields = fields
         self._dialect = dialect
         self._reader = Reader(dialect)
         self._width = len(dialect.layout.header)
-        self._kept: Mask = np.ones(len(fields.positions), bool)
-        self._columns: dict[str, pa.Array] = {}
         self._columns["observed_at"] = self._times()
         self._coins()
         self._quotes()
@@ -97,64 +80,13 @@ class _Plain:
         if "rank" in places:
             self._columns["rank"] = self._ranks(places["rank"], decimals["rank"])
 
-    @property
-    def positions(self) -> npt.NDArray[np.int64]:
-        """Of the records that are still kept."""
-        return self._fields.positions[self._kept]
-
-    def keep_within(self, first: object, end: object) -> None:
-        """Leave out what was observed before `first` or not before `end`."""
-        times = self._columns["observed_at"]
-        inside = pc.and_(pc.greater_equal(times, pa.scalar(first, _UTC)), pc.less(times, pa.scalar(end, _UTC)))
-        self._keep(inside)
-
-    def keep_unique(self) -> None:
-        """Leave out all records whose coin and time another kept record has too."""
-        coins, times = (codes(self._columns[name]) for name in _KEY)
-        if surely_differ(coins, times):
-            return
-        order = np.lexsort((times, coins))
-        order = order[self._kept[order]]
-        same = (coins[order][1:] == coins[order][:-1]) & (times[order][1:] == times[order][:-1])
-        self._kept[order[1:][same]] = False
-        self._kept[order[:-1][same]] = False
-
-    def leave(self, observations: pa.Table) -> bool:
-        """Leave out the records that share coin and time with one of `observations`; whether there are any."""
-        if not observations.num_rows or not self._kept.any():
-            return False
-        theirs = observations["observed_at"].combine_chunks()
-        maybe = pc.is_in(self._columns["observed_at"], theirs).to_numpy(zero_copy_only=False)
-        places = np.flatnonzero(maybe & self._kept)
-        keys = set(_keys(observations)) if len(places) else set()
-        ours = _keys({name: column.take(pa.array(places)) for name, column in self._columns.items() if name in _KEY})
-        shared = [place for place, key in zip(places, ours, strict=True) if key in keys]
-        self._kept[shared] = False
-        return bool(shared)
-
-    def observations(self, delivery: Delivery) -> pa.Table:
-        """The kept records."""
-        count = len(self._kept)
-        columns = {
-            "source": pa.repeat(delivery.source, count),
-            "fetched_at": pa.repeat(pa.scalar(delivery.fetched_at, _UTC), count),
-            "payload_sha256": pa.repeat(delivery.sha256, count),
-            "position": pa.array(self._fields.positions),
-            **self._columns,
-        }
-        arrays = [columns.get(field.name, pa.nulls(count, field.type)) for field in OBSERVATION_SCHEMA]
-        table = pa.table(arrays, OBSERVATION_SCHEMA)
-        return table if self._kept.all() else table.filter(pa.array(self._kept))
-
-    # -- columns ------------------------------------------------------------------------------------------------
-
     def _times(self) -> pa.Array:
         layout = self._dialect.layout
-        found = _plain_times(self._fields.column(layout.times[0]))
+        found = plain_times(self._fields.column(layout.times[0]))
         if found is not None:
             return found
         indexes = [*layout.times, *([] if layout.time_of_day is None else [layout.time_of_day])]
-        (times,) = self._asked("times", indexes, lambda row: (self._reader.moment(row),), [_UTC])
+        (times,) = self._asked("times", indexes, lambda row: (self._reader.moment(row),), [UTC_TIME])
         self._keep(times.is_valid())
         return times
 
@@ -237,9 +169,6 @@ class _Plain:
         except RefusedError:
             return None
 
-    def _keep(self, good: pa.Array) -> None:
-        self._kept &= good.fill_null(False).to_numpy(zero_copy_only=False)
-
 
 class _Answers:
     """What was said of the texts in earlier blocks of a file; of one that was refused, nulls."""
@@ -270,24 +199,6 @@ class _Answers:
 @lru_cache(maxsize=16)
 def _answers(dialect: CsvDialect, what: str, types: tuple[pa.DataType, ...]) -> _Answers:  # noqa: ARG001 - it is the key
     return _Answers(types)
-
-
-def _keys(table: pa.Table | dict[str, pa.Array]) -> Iterator[tuple[object, ...]]:
-    return zip(*(table[name].to_pylist() for name in _KEY), strict=True)
-
-
-def _plain_times(texts: pa.Array) -> pa.Array | None:
-    """The times, where all are written in one of the forms that are fast to read; else None."""
-    if pc.all(pc.match_substring_regex(texts, _DATE_TIME)).as_py():
-        bare = pc.utf8_rtrim(pc.replace_substring(texts, "+00:00", ""), "Z")
-        try:
-            return bare.cast(pa.timestamp("us")).cast(_UTC)
-        except pa.ArrowInvalid:  # such as 30 February
-            return None
-    for form, unit in _EPOCHS:
-        if pc.all(pc.match_substring_regex(texts, form)).as_py():
-            return pc.multiply(texts.cast(pa.int64()), unit).cast(_UTC)
-    return None
 
 
 def _digits(texts: pa.Array) -> pa.Array | None:
