@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from fastapi import Request
@@ -105,7 +105,7 @@ class ListingQuery(QueryParameters):
         """The place after which to begin: a value for each key of the order."""
         return self._after
 
-    @property
+    @cached_property
     def columns(self) -> tuple[str, ...]:
         """The columns asked for, in the listing's order."""
         asked = self.fields or self.listing.columns

@@ -25,7 +25,7 @@ def utc(expression: str) -> str:
 
 
 def page(query: ListingQuery, given: Mapping[str, Any]) -> Bound:
-    """One page as one row: its rows, the place of its last one, and the data version it was read at.
+    """One page as one row: its rows, how many, the place of its last one, and the data version it was read at.
 
     The rows are one `bytea`, a JSON object each, with a comma and a line end between, and one row more than the page
     has tells that there is a next one; NULL when there are none. The place is a JSON array; NULL on a short page, and
@@ -184,7 +184,7 @@ def _page(  # noqa: PLR0913, PLR0917
         place = f"(array_agg(json_build_array({texts})::text))[{limit:d}]"
     tables = ", ".join(f"'{table}'" for table in listing.tables) or "NULL"
     return f"""
-SELECT convert_to(string_agg(row_to_json(v)::text, E',\\n'), 'UTF8'),
+SELECT convert_to(string_agg(row_to_json(v)::text, E',\\n'), 'UTF8'), count(*),
        {place},
        (SELECT string_agg(id::text, '.' ORDER BY id) FROM kasparro.data_version WHERE part IN ({tables}))
 FROM ({rows}) t, LATERAL (SELECT {_selected(listing, columns, as_json)}) v"""

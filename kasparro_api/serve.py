@@ -144,15 +144,15 @@ async def _checked_answer(request: Request, query: ListingQuery, given: Mapping[
 async def _page(request: Request, query: ListingQuery, given: Mapping[str, Any]) -> Response:
     statement, values = listing_sql.page(query, given)
     async with database_of(request).connection() as connection:
-        ((rows, place, held),) = await (await connection.execute(statement, values, binary=True)).fetchall()
+        ((rows, count, place, held),) = await (await connection.execute(statement, values, binary=True)).fetchall()
         if not rows:
             await _require(connection, given)
         total = await _total(connection, query, given)
     rows = rows or b""
-    count = rows.count(b"\n") + 1 if rows else 0  # JSON escapes line ends, so they stand between rows only
     limit = query.limit or PAGE
     following = None
     if count > limit:
+        # JSON escapes line ends, so they stand between rows only
         rows, count = rows.rpartition(b",\n")[0], limit
         following = cursor.encode(query.order, json.loads(place) if place else _place(query, rows))
     told = metadata(request, count=count, limit=limit, next_cursor=following, **total)
