@@ -12,11 +12,17 @@ COPY . .
 RUN pip install --constraint constraints.txt --no-deps --editable . && python -m compileall -q kasparro_pipeline kasparro_api
 
 
+FROM build AS slim
+# Nothing of this is ever run: a fifth of the image.
+RUN find .venv -type d \( -name tests -o -name include \) -prune -exec rm -rf {} + && find .venv -name '*.map' -delete \
+    && pip uninstall --quiet --yes pip && rm -rf kasparro_tests
+
+
 FROM python:3.11-slim-bookworm AS runtime
 RUN groupadd --gid 10001 kasparro && useradd --uid 10001 --gid kasparro --create-home kasparro \
     && install --directory --owner kasparro --group kasparro /var/lib/kasparro
 WORKDIR /app
-COPY --from=build /app /app
+COPY --from=slim /app /app
 ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 KASPARRO_HOST=0.0.0.0 \
     KASPARRO_HOME=/var/lib/kasparro DAGSTER_HOME=/var/lib/kasparro/dagster
 USER 10001

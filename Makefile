@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs test test-real chaos drill-celery soak soak-schedules fuzz lint bench lock clean
+.PHONY: help up down status logs test test-real chaos drill-celery drill-compose soak soak-schedules fuzz lint bench lock clean
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
@@ -35,6 +35,9 @@ soak-schedules: $(INSTALLED) ## Run schedules each minute for DURATION (1800) se
 
 soak: $(INSTALLED) ## Ask the API for DURATION (600) seconds while loads run and the database is killed once; needs wrk
 	@$(BIN)/python -m kasparro_tests.chaos.soak --seconds $(or $(DURATION),600)
+
+drill-compose: $(INSTALLED) ## Bring the containers up, kill each of them, and compare with undisturbed loads; needs Docker
+	@$(BIN)/python -m kasparro_tests.chaos.containers
 
 fuzz: $(INSTALLED) ## Ask the API thousands of made-up requests: EXAMPLES (300) an operation
 	@KASPARRO_FUZZ=$(or $(EXAMPLES),300) $(BIN)/pytest -s kasparro_tests/api/test_fuzz.py

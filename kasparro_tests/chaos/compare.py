@@ -25,21 +25,29 @@ OURS = {"id", "run_id", "created_at", "updated_at", "fetched_at", "first_fetched
 TABLES = (raw_payload, observation, quarantine, source_coin, coin, coin_identity, unified_assets)
 
 
-def differences(calm: sa.Engine, chaotic: sa.Engine) -> Iterator[str]:
-    """A line for each row that is in one of them alone."""
+def differences(calm: sa.Engine, chaotic: sa.Engine, source: str | None = None) -> Iterator[str]:
+    """A line for each row that is in one of them alone; of one source's rows, where it is given."""
     for table in TABLES:
-        ours, theirs = rows(calm, table), rows(chaotic, table)
+        ours, theirs = rows(calm, table, source), rows(chaotic, table, source)
         for row in (ours - theirs).elements():
             yield f"{table.name}: only undisturbed: {row}"
         for row in (theirs - ours).elements():
             yield f"{table.name}: only after kills: {row}"
 
 
-def rows(engine: sa.Engine, table: sa.Table) -> Counter[tuple[object, ...]]:
+def rows(engine: sa.Engine, table: sa.Table, source: str | None = None) -> Counter[tuple[object, ...]]:
     """All rows without what is `OURS`, numbers with every digit; of a time of withdrawal, whether there is one."""
-    columns = [_compared(column) for column in table.columns if column.name not in OURS]
+    query = sa.select(*[_compared(column) for column in table.columns if column.name not in OURS])
+    if source is not None:
+        query = query.where(_is_of(table, source))
     with engine.connect() as connection:
-        return Counter(map(tuple, connection.execute(sa.select(*columns))))
+        return Counter(map(tuple, connection.execute(query)))
+
+
+def _is_of(table: sa.Table, source: str) -> sa.ColumnElement[bool]:
+    if "source" in table.columns:
+        return table.c.source == source
+    return table.c.coin_id.in_(sa.select(coin_identity.c.coin_id).where(coin_identity.c.source == source))
 
 
 def _compared(column: sa.Column[object]) -> sa.ColumnElement[object]:
