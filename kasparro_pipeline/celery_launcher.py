@@ -12,6 +12,7 @@ from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 
+from kasparro_pipeline.run_health import health_of_load
 from kasparro_pipeline.settings import Settings
 
 _PING_SECONDS = 5.0
@@ -47,6 +48,8 @@ class WatchedCeleryRunLauncher(CeleryRunLauncher):
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """What Celery knows of the task; of one that runs, whether its worker answers."""
+        if told := health_of_load(run):
+            return told
         known: CheckRunHealthResult = super().check_run_worker_health(run)
         if known.status is not WorkerStatus.RUNNING:
             return known

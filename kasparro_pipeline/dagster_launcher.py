@@ -6,10 +6,11 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from dagster._core.launcher import DefaultRunLauncher, RunLauncher
+from dagster._core.launcher import RunLauncher
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
 from kasparro_pipeline.errors import KasparroError
+from kasparro_pipeline.run_health import WatchedRunLauncher
 from kasparro_pipeline.settings import Settings, settings
 
 _OURS = ("KASPARRO_", "DATABASE_URL", "DAGSTER_EVENT_BATCH_SIZE")
@@ -46,7 +47,7 @@ class KasparroRunLauncher(RunLauncher, ConfigurableClass):
 
 
 def _default(inst_data: ConfigurableClassData | None, _: Settings) -> RunLauncher:
-    return DefaultRunLauncher(inst_data)
+    return WatchedRunLauncher(inst_data)
 
 
 def _celery(inst_data: ConfigurableClassData | None, chosen: Settings) -> RunLauncher:
@@ -57,10 +58,10 @@ def _celery(inst_data: ConfigurableClassData | None, chosen: Settings) -> RunLau
 
 
 def _docker(inst_data: ConfigurableClassData | None, chosen: Settings) -> RunLauncher:
-    from dagster_docker import DockerRunLauncher  # noqa: PLC0415 - an extra
+    from kasparro_pipeline.docker_launcher import WatchedDockerRunLauncher  # noqa: PLC0415 - an extra
 
     volumes = [volume.strip() for volume in chosen.docker_volumes.split(",") if volume.strip()]
-    launcher: RunLauncher = DockerRunLauncher(
+    launcher: RunLauncher = WatchedDockerRunLauncher(
         inst_data,
         image=chosen.image,
         network=chosen.docker_network,

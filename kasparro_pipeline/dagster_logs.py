@@ -27,11 +27,13 @@ def log_alike() -> None:
     """From now on Dagster writes our lines in this process, and so do the libraries that it does not listen to."""
     ours = formatter()
     set_on_retry_hooks([LoggingOnRetryHook])  # else by structlog, which comes with Dagster
-    if logging.lastResort is not None:
-        logging.lastResort.setFormatter(ours)
-        if settings().log_format == "json":
-            logging.captureWarnings(capture=True)
-            logging.getLogger("py.warnings").addHandler(logging.lastResort)
+    if (rest := logging.lastResort) is not None:
+        rest.setFormatter(ours)
+        rest.addFilter(_is_unwritten)
+        root = logging.getLogger()
+        if not root.handlers:  # else logging.warning(), which Dagster calls, makes one that writes every line again
+            root.addHandler(rest)
+    logging.captureWarnings(capture=settings().log_format == "json")
 
     def line(_theirs: logging.Formatter, record: logging.LogRecord) -> str:
         return ours.format(_with_context(record))
@@ -41,6 +43,16 @@ def log_alike() -> None:
         theirs.append(uvicorn.ColourizedFormatter)
     for one in theirs:
         one.format = line
+
+
+def _is_unwritten(record: logging.LogRecord) -> bool:
+    """Whether no logger on the way to the root has a handler that has written it."""
+    logger: logging.Logger | None = logging.getLogger(record.name)
+    while logger is not None and logger.parent is not None:
+        if any(not isinstance(handler, logging.NullHandler) for handler in logger.handlers):
+            return False
+        logger = logger.parent
+    return True
 
 
 def _with_context(record: logging.LogRecord) -> logging.LogRecord:

@@ -21,6 +21,7 @@ from kasparro_pipeline.components.partitions import ONLY_WAITING, day_ranges, dr
 from kasparro_pipeline.defs.unified_assets.definitions import ONLY_WHAT_IS_DUE, touched_ranges
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.ranges import key_ranges, range_tags
+from kasparro_pipeline.run_health import PROCESS_TAG, this_process
 from kasparro_pipeline.settings import settings
 from kasparro_pipeline.sources.drops import find_drops
 from kasparro_pipeline.warehouse import quarantine
@@ -247,7 +248,7 @@ class Loader:
         result = self._definitions.resolve_job_def(job).execute_in_process(
             instance=self._instance,
             run_config=None if settings().log_format == "json" else QUIET,
-            tags=range_tags(start, end) | (tags or {}),
+            tags=range_tags(start, end) | {PROCESS_TAG: this_process()} | (tags or {}),
             asset_selection=selection,
             raise_on_error=False,
         )

@@ -17,6 +17,7 @@ import dagster as dg
 import psutil
 import pytest
 import sqlalchemy as sa
+from dagster._core.launcher import WorkerStatus
 
 from kasparro_pipeline.processes import wait_until_ended
 from kasparro_pipeline.services import services
@@ -74,6 +75,8 @@ def test_a_dropped_file_becomes_rows_without_anybody_asking_though_its_run_is_ki
         (env.drop_dir / "desk" / "a.csv").write_text("Symbol,Name,Date,Price\nBTC,Bitcoin,2025-11-01,110064.5\n")
         instance = dg.DagsterInstance.get()
         wait_for(lambda: process_of("csv_drops", instance), log)
+        (run,) = instance.get_runs(dg.RunsFilter(job_name="csv_drops"))
+        assert instance.run_launcher.check_run_worker_health(run).status is WorkerStatus.RUNNING
         os.kill(process_of("csv_drops", instance) or 0, signal.SIGKILL)
         wait_for(lambda: env.count(unified_assets), log)
         (row,) = env.rows(sa.select(unified_assets))

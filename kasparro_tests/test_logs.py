@@ -1,6 +1,9 @@
 """Log lines of Dagster's runs, as this process writes them after `log_alike`."""
 
 import json
+import os
+import subprocess
+import sys
 
 import coloredlogs
 import dagster as dg
@@ -44,3 +47,21 @@ def test_people_get_the_same_in_words(monkeypatch: pytest.MonkeyPatch, capfd: py
     (line,) = [line for line in _lines_of_a_run("text", monkeypatch, capfd) if line.endswith("asked twice")]
     assert " INFO dagster [run_id=" in line
     assert "source=mints partition=2026-11-01...2026-11-03 step=mints__raw]" in line
+
+
+ROOT = """
+import logging
+from kasparro_pipeline.dagster_logs import log_alike
+log_alike()
+told = logging.getLogger("dagster.told")
+told.addHandler(logging.StreamHandler())
+logging.warning("the database is away")
+told.warning("once")
+"""
+
+
+def test_what_dagster_tells_the_root_logger_is_a_line_like_others_and_doubles_none() -> None:
+    environment = {**os.environ, "KASPARRO_LOG_FORMAT": "json"}
+    told = subprocess.run([sys.executable, "-c", ROOT], env=environment, check=True, capture_output=True, text=True)
+    away, once = told.stderr.splitlines()
+    assert (json.loads(away)["message"], once) == ("the database is away", "once")

@@ -30,6 +30,8 @@ ONLY_WHAT_IS_DUE = {ONLY_TOUCHED: "true"}
 """Tags of a run for `touched_ranges`."""
 RETRY_AFTER = timedelta(minutes=5)
 """After a failed run the sensor waits this long before it starts the next."""
+WAITS_FOR = timedelta(hours=1)
+"""So long at most the sensor waits for the end of a run, which may be one that nobody can tell of (`run_health`)."""
 
 _TABLES = {"coins": coin, "coin_identity": coin_identity, "unified_assets": unified_assets}
 _GOING = [
@@ -112,14 +114,13 @@ def _touched_days(job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
         description="Makes unified_assets again for exactly the days whose observations or identities changed.",
     )
     def touched_days(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        runs = context.instance.get_runs(dg.RunsFilter(job_name=JOB), limit=1)
-        if runs and runs[0].status in _GOING:
-            return dg.SensorResult(skip_reason="a run is under way")
-        records = context.instance.get_run_records(dg.RunsFilter(job_name=JOB), limit=1)
-        if records and records[0].dagster_run.status is dg.DagsterRunStatus.FAILURE:
-            wait = records[0].update_timestamp.replace(tzinfo=UTC) + RETRY_AFTER - datetime.now(UTC)
-            if wait > timedelta(0):
-                return dg.SensorResult(skip_reason=f"the last run failed; trying again in {wait.seconds} s")
+        for record in context.instance.get_run_records(dg.RunsFilter(job_name=JOB), limit=1):
+            status, age = record.dagster_run.status, datetime.now(UTC) - record.update_timestamp.replace(tzinfo=UTC)
+            if status in _GOING and age < WAITS_FOR:
+                return dg.SensorResult(skip_reason="a run is under way")
+            if status is dg.DagsterRunStatus.FAILURE and age < RETRY_AFTER:
+                wait = (RETRY_AFTER - age).seconds
+                return dg.SensorResult(skip_reason=f"the last run failed; trying again in {wait} s")
         ranges = touched_ranges()
         if not ranges:
             return dg.SensorResult(skip_reason="no day was touched")
