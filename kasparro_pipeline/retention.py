@@ -15,7 +15,12 @@ from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
 from kasparro_pipeline.settings import Settings
 from kasparro_pipeline.warehouse.migrate import DAGSTER_SCHEMA
-from kasparro_pipeline.warehouse.retention import prune_observations, prune_payloads, prune_unified_history
+from kasparro_pipeline.warehouse.retention import (
+    analyze_partitioned,
+    prune_observations,
+    prune_payloads,
+    prune_unified_history,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,7 @@ class Pruned:
 
 
 def prune(engine: sa.Engine, instance: dg.DagsterInstance, settings: Settings) -> Pruned:
-    """Remove what is older than the settings say; 0 days: for good, nothing is removed."""
+    """Remove what is older than the settings say, 0 days: nothing; then count what is left, for the planner."""
     now = datetime.now(UTC)
 
     def before(days: int) -> datetime | None:
@@ -43,13 +48,15 @@ def prune(engine: sa.Engine, instance: dg.DagsterInstance, settings: Settings) -
     history, payloads = before(settings.history_days), before(settings.payload_days)
     observations = before(settings.observation_days)
     events, runs = before(settings.event_days), before(settings.run_days)
-    return Pruned(
+    pruned = Pruned(
         unified_assets_history=prune_unified_history(engine, history) if history else 0,
         observation=prune_observations(engine, observations) if observations else 0,
         raw_payload=prune_payloads(engine, payloads) if payloads else 0,
         dagster_runs=_prune_runs(engine, instance, runs) if runs else 0,
         dagster_events=_prune_events(engine, events) if events else 0,
     )
+    analyze_partitioned(engine)
+    return pruned
 
 
 def _prune_events(engine: sa.Engine, before: datetime) -> int:

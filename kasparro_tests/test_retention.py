@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from kasparro_pipeline.defs.retention import definitions as retention
 from kasparro_pipeline.load import Loader
 from kasparro_pipeline.settings import settings
-from kasparro_pipeline.warehouse.tables import delivery, raw_payload
+from kasparro_pipeline.warehouse.tables import delivery, observation, raw_payload
 from kasparro_tests.test_load import Environment, kasparro
 
 COUNTS = "SELECT (SELECT count(*) FROM dagster.event_logs), (SELECT count(*) FROM dagster.runs)"
@@ -93,13 +93,19 @@ def test_what_is_old_is_forgotten_and_nothing_that_is_needed(place, monkeypatch:
         assert connection.exec_driver_sql("SELECT o::text FROM kasparro.observation o ORDER BY 1").all() == stored
 
 
-def test_the_schedule_runs_unless_everything_is_kept(place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_planner_knows_the_partitioned_tables_after_it(place, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment_, loader = place
+    run(monkeypatch, loader, event=0)
+    with environment_.engine.connect() as connection:
+        counted = connection.exec_driver_sql(
+            "SELECT reltuples FROM pg_class WHERE oid = 'kasparro.observation'::regclass"
+        ).scalar_one()
+        assert counted == connection.scalar(sa.select(sa.func.count()).select_from(observation))
+
+
+def test_the_schedule_is_on(place) -> None:
     _, loader = place
     schedule = loader._definitions.resolve_schedule_def("retention_daily")
     assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
-    for days, requests in (("90", 1), ("0", 0)):
-        monkeypatch.setenv("KASPARRO_EVENT_DAYS", days)
-        settings.cache_clear()
-        with dg.build_schedule_context(instance=loader._instance) as context:
-            assert len(schedule.evaluate_tick(context).run_requests) == requests
-    settings.cache_clear()
+    with dg.build_schedule_context(instance=loader._instance) as context:
+        assert len(schedule.evaluate_tick(context).run_requests) == 1
