@@ -20,6 +20,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
+from kasparro_pipeline.components.source_run import KILLED
 from kasparro_pipeline.definitions import defs
 from kasparro_pipeline.load import QUIET, Loader, _first_error
 from kasparro_pipeline.ranges import range_tags
@@ -29,6 +30,7 @@ from kasparro_pipeline.warehouse.tables import (
     delivery,
     last_sweep,
     observation,
+    source_run,
     unified_assets,
     vendor_call,
 )
@@ -152,6 +154,14 @@ def test_a_load_that_is_killed_goes_on_at_the_page_it_had_reached(loading, load)
         assert env.count(observation) == 751
         assert_accounts_add_up(env)
         assert env.rows(sa.select(vendor_call.c.calls)) == [(5,)]  # the kill lost none
+        ended = sa.select(source_run.c.asset_key, source_run.c.status, source_run.c.error).order_by(
+            source_run.c.started_at
+        )
+        assert env.rows(ended) == [
+            ("coingecko/raw", "failure", KILLED),
+            ("coingecko/raw", "success", None),
+            ("coingecko/observations", "success", None),
+        ]
         assert len(env.rows(sa.select(last_sweep.c.coins))[0].coins) == 751
 
 

@@ -8,11 +8,14 @@ from dataclasses import dataclass, replace
 
 import dagster as dg
 import sqlalchemy as sa
+from dagster._core.launcher import WorkerStatus
 from sqlalchemy.dialects.postgresql import insert
 
+from kasparro_pipeline.run_health import health_of_load
 from kasparro_pipeline.warehouse.tables import source_run
 
 MAX_ERROR = 2000
+KILLED = "the run's process ended before the step did"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +32,12 @@ class SourceRun:
     def begin(
         cls, engine: Callable[[], sa.Engine], context: dg.AssetExecutionContext, sources: Iterable[str]
     ) -> SourceRun:
-        """Record that the step has started."""
+        """Record that the step has started, and that those of runs that were killed have failed."""
         keys = context.partition_keys
         partition = keys[0] if len(keys) == 1 else f"{keys[0]}...{keys[-1]}"
         run = cls(engine, context.run.run_id, context.asset_key.to_user_string(), partition, frozenset(sources))
         with engine().begin() as connection:
+            _end_killed(connection, context.instance, run)
             for source in sorted(run.sources):
                 run._write(connection, source, status="running", started_at=sa.func.clock_timestamp())
         return run
@@ -65,3 +69,24 @@ class SourceRun:
             .values(partition=self.partition, **key, **values)
             .on_conflict_do_update(index_elements=list(key), set_=values)
         )
+
+
+def _end_killed(connection: sa.Connection, instance: dg.DagsterInstance, new: SourceRun) -> None:
+    """A process that was killed could not say so; whoever comes next for one of its sources does."""
+    is_open = (source_run.c.status == "running") & source_run.c.source.in_(new.sources)
+    unended = connection.scalars(
+        sa.select(source_run.c.run_id).where(is_open, source_run.c.run_id != new.run_id).distinct()
+    ).all()
+    if not unended:
+        return
+    killed = [run.run_id for run in instance.get_runs(dg.RunsFilter(run_ids=list(unended))) if _is_over(run)]
+    connection.execute(
+        sa.update(source_run)
+        .where(is_open, source_run.c.run_id.in_(killed))
+        .values(status="failure", ended_at=sa.func.clock_timestamp(), error=KILLED)
+    )
+
+
+def _is_over(run: dg.DagsterRun) -> bool:
+    health = health_of_load(run)
+    return run.is_finished or (health is not None and health.status is WorkerStatus.FAILED)
