@@ -111,7 +111,7 @@ def test_a_run_that_its_code_location_does_not_execute_has_failed(tmp_path: Path
                     "The code location was started again and does not execute it.",
                 )
             finally:
-                server.terminate()
+                server.kill()
         assert health(port=port)[0] is WorkerStatus.RUNNING, "it is away, and can be asked when it comes back"
         assert health(socket=str(tmp_path / "gone"))[0] is WorkerStatus.FAILED
 
