@@ -16,12 +16,10 @@ from kasparro_api.run_plan import PlannedRun, RunRequest, planned
 from kasparro_api.run_requests import KEPT_HOURS, AnotherRequestError, Asked, RunRequests, UnderWayError
 from kasparro_api.schemas import Launched
 from kasparro_api.serve import metadata, primary_of
-from kasparro_pipeline.ranges import RANGE_END, RANGE_START, range_tags
+from kasparro_pipeline.ranges import RANGE_END, RANGE_START, SOURCE_TAG, range_tags
 
 REQUEST_TAG = "kasparro/request"
 """Of a run: the request it was launched for."""
-SOURCE_TAG = "kasparro/source"
-"""Of a run: its source; the source's job sets it."""
 SECONDS_A_RUN = 10
 """More than a launch may take before it is given up."""
 
