@@ -15,7 +15,7 @@ from typing import Literal
 DateOrder = Literal["dmy", "mdy", "ymd"]
 """Of the numbers in a date whose year is not plain to see."""
 
-NULLS = frozenset({"", "-", "n/a", "nan", "null", "none"})
+NULLS = frozenset({"", "-", "--", "n/a", "na", "#n/a", "nan", "null", "none", "\\n"})
 MAX_DIGITS = 1000
 """Of a number, and the largest exponent: far within what NUMERIC holds."""
 MAX_TEXT = 500
@@ -32,6 +32,7 @@ _DAY_FIRST = re.compile(
 _CLOCK = re.compile(
     r"([0-9]{1,2})(?::([0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)?)?(?:[ -]?([AP]M))?(?: ?(?:UTC|GMT|Z))?", re.I
 )
+_BEFORE_CLOCK = ("", " ", "T", "t")
 _MONTHS = (
     *("january", "february", "march", "april", "may", "june"),
     *("july", "august", "september", "october", "november", "december"),
@@ -51,7 +52,7 @@ class RefusedError(Exception):
 
 
 def is_null(value: str) -> bool:
-    """Whether a source writes this for "not known": nothing, ``-``, ``N/A``, ``nan``, ``null`` or ``None``."""
+    """Whether a source writes this for "not known": nothing, ``-``, ``N/A``, ``nan``, ``null``, ``None``, ``\\N``."""
     return value.strip().casefold() in NULLS
 
 
@@ -171,7 +172,7 @@ def shown(value: str) -> str:
 
 
 def _iso(value: str) -> datetime | None:
-    if value[4:5] != "-" or value[7:8] != "-":
+    if value[4:5] != "-" or value[7:8] != "-" or value[10:11] not in _BEFORE_CLOCK:
         return None
     try:
         found = datetime.fromisoformat(value.removesuffix(" UTC"))

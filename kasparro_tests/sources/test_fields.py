@@ -43,7 +43,7 @@ def test_a_text_is_a_number_a_null_or_refused(value):
         assert number is None or (number.isascii() and Decimal(number).is_finite())
 
 
-@pytest.mark.parametrize("value", ["", " ", "-", "N/A", "n/a", "nan", "NaN", "NULL", "None"])
+@pytest.mark.parametrize("value", ["", " ", "-", "N/A", "n/a", "nan", "NaN", "NULL", "None", "NA", "#N/A", "--", "\\N"])
 def test_nulls(value):
     assert fields.number("column", value) is None
     assert fields.whole("column", value) is None
@@ -167,6 +167,8 @@ def test_numeric_dates_are_read_in_the_order_given_and_never_without(value, dmy,
             "2021-13-01",
             "2021-02-30",
             "2021-W32-1",
+            "2021-08-12-05",
+            "2021-08-12x05:00",
             "2021-08-12T25:00:00Z",
         ),
         *(

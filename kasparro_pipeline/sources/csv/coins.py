@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from kasparro_pipeline.sources import fields
 from kasparro_pipeline.sources.fields import RefusedError, shown
 
 QUOTES = ("USD", "USDT", "USDC", "BUSD", "TUSD", "FDUSD", "DAI", "EUR", "GBP", "JPY", "KRW", "TRY", "BTC", "ETH", "BNB")
@@ -12,6 +14,47 @@ QUOTES = ("USD", "USDT", "USDC", "BUSD", "TUSD", "FDUSD", "DAI", "EUR", "GBP", "
 
 NOT_IN_USD = frozenset(QUOTES) - {"USD", "BTC", "ETH", "BNB"}
 """Nobody names a file so that is not about prices in them."""
+
+_STATE_MONEY = frozenset(
+    {
+        *(
+            "USD",
+            "EUR",
+            "GBP",
+            "JPY",
+            "KRW",
+            "TRY",
+            "AUD",
+            "CAD",
+            "CHF",
+            "CNY",
+            "HKD",
+            "INR",
+            "BRL",
+            "MXN",
+            "RUB",
+            "SGD",
+        ),
+        *(
+            "PLN",
+            "NZD",
+            "ZAR",
+            "SEK",
+            "NOK",
+            "DKK",
+            "CZK",
+            "THB",
+            "IDR",
+            "UAH",
+            "TWD",
+            "ILS",
+            "PHP",
+            "VND",
+            "NGN",
+            "AED",
+        ),
+    }
+)
 
 _PAIR = re.compile(r"([A-Z0-9.$]{1,20})[/_:-]([A-Z0-9]{2,10})")
 _NOT_IN_SLUG = re.compile(r"[\W_]+")
@@ -54,6 +97,12 @@ def split_pair(pair: str, header: tuple[str, ...] = ()) -> tuple[str, str] | Non
         ways = " or ".join("/".join(way) for way in found)
         raise RefusedError("ambiguous_pair", f"pair {shown(pair)} may be {ways}; write it with a slash")
     return found[0] if found else None
+
+
+def are_currencies(values: Iterable[str]) -> bool:
+    """Whether what is called a currency is money of states, in which prices are, and no coin."""
+    named = {value.upper() for value in values if not fields.is_null(value)}
+    return bool(named) and named <= _STATE_MONEY
 
 
 def check_dollars(shown_as: str, quote: str) -> None:

@@ -13,14 +13,12 @@ from dataclasses import dataclass, field, replace
 from kasparro_pipeline.sources import fields
 from kasparro_pipeline.sources.csv.encoding import check_text, decode, find_encoding
 from kasparro_pipeline.sources.csv.formats import CsvFormat, format_of
-from kasparro_pipeline.sources.csv.header import CsvMapping, Layout, find_layout
+from kasparro_pipeline.sources.csv.header import SAMPLE_RECORDS, CsvMapping, Layout, find_layout
 from kasparro_pipeline.sources.csv.numbers import DecimalSign, NumberForms, shifted
 from kasparro_pipeline.sources.csv.text import records_of, split
 from kasparro_pipeline.sources.fields import DateOrder, RefusedError, shown
 from kasparro_pipeline.sources.records import NUMBER_COLUMNS
 
-SAMPLE_RECORDS = 1000
-"""So many records are looked at; more only while something is in doubt."""
 SPREADSHEET_DIGITS = 6
 """A spreadsheet shows a long number in so many, and writes into the file what it shows."""
 
@@ -52,14 +50,17 @@ class CsvDialect:
         return hashlib.sha256(repr(decided).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
     def time_texts(self, row: list[str]) -> Iterator[str]:
-        """What `row` gives as its time, best first, a bare day completed by the time of day; nulls left out."""
+        """What `row` gives as its time, best first, a bare day completed by the time of day; nulls left out.
+
+        Where that is missing there is none that can be read: a day is not its first instant.
+        """
         layout = self.layout
         for index in layout.times:
             value = row[index].strip()
             if fields.is_null(value):
                 continue
             if layout.time_of_day is not None and fields.is_day(value):
-                value = f"{value} {row[layout.time_of_day].strip()}".strip()
+                value = f"{value} {row[layout.time_of_day].strip() or '(no time)'}"
             yield value
 
     def described(self) -> dict[str, object]:
@@ -102,7 +103,8 @@ def read_dialect(  # noqa: PLR0913
     `request` is the file's path below the drop folder; `latest_year` the one it was fetched in, after which no date in
     it can lie; `beyond_ascii` are those of the blocks that may hold more than ASCII, where that is known. Nothing is
     raised for a file that cannot be read: see `CsvDialect.problem` (``empty_file``, ``binary_file``, ``encoding``,
-    ``no_known_column``, ``not_usd``, ``ambiguous_pair``, ``ambiguous_dates``, ``ambiguous_numbers``).
+    ``no_known_column``, ``not_usd``, ``ambiguous_header``, ``ambiguous_pair``, ``ambiguous_dates``,
+    ``ambiguous_numbers``).
     """
     told = format_of(request, formats)
     first = next(iter(blocks()), b"")

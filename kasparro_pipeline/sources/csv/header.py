@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.sources import fields
 from kasparro_pipeline.sources.collect import ROW_COLUMNS
-from kasparro_pipeline.sources.csv.coins import NOT_IN_USD, NamedCoin, check_dollars, coin_of_file
+from kasparro_pipeline.sources.csv.coins import NOT_IN_USD, NamedCoin, are_currencies, check_dollars, coin_of_file
 from kasparro_pipeline.sources.csv.text import DELIMITERS, records_of, split
 from kasparro_pipeline.sources.drops import stem_of
 from kasparro_pipeline.sources.fields import RefusedError
@@ -20,6 +21,10 @@ CoinRule = Literal["id", "slug", "pair", "symbol", "file", "name"]
 
 HEADER_LINES = 20
 """The header is looked for among this many lines."""
+SAMPLE_RECORDS = 1000
+"""So many records are looked at; more only while something is in doubt."""
+MISSING_ROW_NUMBERS = 20
+"""One in so many row numbers may be missing, as rows that cannot be read are."""
 
 EXTRA_COLUMNS = frozenset({"pair", "time_of_day", "quote"})
 
@@ -105,13 +110,14 @@ def find_layout(text: str, mapping: CsvMapping, request: str, given: Given) -> L
     """The layout of the file that begins with `text`: the first line that has a coin, a time and a price.
 
     Raises:
-        RefusedError: ``no_known_column``, ``not_usd``, ``ambiguous_pair``.
+        RefusedError: ``no_known_column``, ``not_usd``, ``ambiguous_header``, ``ambiguous_pair``.
     """
     if given.header is not None:
-        layout = _layout(given.header, mapping, request, given)
+        delimiter = given.delimiter or _likely_delimiter(text, len(given.header))
+        layout = _checked_layout(text, _Place(0, delimiter, given.header), mapping, request, given)
         if layout is None:
             raise _not_found(" / ".join(given.header))
-        return _with(layout, given.delimiter or _likely_delimiter(text, len(given.header)), 0)
+        return layout
     best: tuple[int, str] = (0, "")
     lines = records_of(text)
     if given.header_line is None:
@@ -121,9 +127,9 @@ def find_layout(text: str, mapping: CsvMapping, request: str, given: Given) -> L
             continue
         for delimiter in given.delimiter or DELIMITERS:
             header = _header_fields(record, delimiter)
-            layout = _layout(header, mapping, request, given)
+            layout = _checked_layout(text, _Place(line, delimiter, header), mapping, request, given)
             if layout is not None:
-                return _with(layout, delimiter, line)
+                return layout
             found = len(mapping.indexes(header))
             if found > best[0] or not best[1]:
                 best = (found, f"{fields.shown(record.strip())} (line {line})")
@@ -138,9 +144,82 @@ def _not_found(nearest: str) -> RefusedError:
     )
 
 
-def _with(layout: Layout, delimiter: str, line: int) -> Layout:
-    values = {name: getattr(layout, name) for name in Layout.__dataclass_fields__}
-    return Layout(**{**values, "delimiter": delimiter, "header_line": line})
+class _Place(NamedTuple):
+    """What may be the header."""
+
+    line: int
+    delimiter: str
+    header: tuple[str, ...]
+
+
+def _checked_layout(text: str, place: _Place, mapping: CsvMapping, request: str, given: Given) -> Layout | None:
+    """The layout of a file with this header, as far as the records bear out what its names say."""
+    found = mapping.indexes(place.header)
+    layout = _layout(place.header, found, request, given)
+    if layout is not None and _doubtful(found, layout):
+        rows = _sample(text, place)
+        misnamed = {column for column in _doubtful(found, layout) if _is_misnamed(column, found, rows)}
+        found = {column: indexes for column, indexes in found.items() if column not in misnamed}
+        layout = _layout(place.header, found, request, given)
+    if layout is None:
+        return None
+    _check_names(layout)
+    return replace(layout, delimiter=place.delimiter, header_line=place.line)
+
+
+def _doubtful(found: Mapping[str, list[int]], layout: Layout) -> list[str]:
+    """The columns that may be something else than their names say."""
+    doubtful = [column for column in ("source_coin_id",) if column in found]
+    if "symbol" in found and found["symbol"][0] in found.get("quote", []):
+        doubtful.append("symbol")
+    if layout.time_of_day is not None:
+        doubtful.append("time_of_day")
+    return doubtful
+
+
+def _sample(text: str, place: _Place) -> list[tuple[str, ...]]:
+    """The first whole records."""
+    rows = (_header_fields(record, place.delimiter) for line, record in records_of(text) if line > place.line)
+    return list(islice((row for row in rows if len(row) == len(place.header)), SAMPLE_RECORDS))
+
+
+def _is_misnamed(column: str, found: Mapping[str, list[int]], rows: Sequence[tuple[str, ...]]) -> bool:
+    """Whether row numbers are called ids, the price's currency a symbol, or what is empty a time."""
+    values = [row[found[column][0]] for row in rows]
+    if column == "time_of_day":
+        return all(fields.is_null(value) for value in values)
+    if column == "symbol":
+        return are_currencies(values)
+    others = [found[name][0] for name in ("symbol", "name", "pair") if name in found]
+    coins = {tuple(row[other] for other in others) for row in rows}
+    return len(coins) < len(rows) and _are_row_numbers(values)
+
+
+def _are_row_numbers(ids: Sequence[str]) -> bool:
+    """Whether they count records: whole numbers, each once, with hardly any missing."""
+    if not all(value.isascii() and value.isdecimal() and len(value) < 19 for value in ids):
+        return False
+    numbers = {int(value) for value in ids}
+    if len(numbers) < len(ids) or not numbers:
+        return False
+    return max(numbers) - min(numbers) < len(ids) + len(ids) // MISSING_ROW_NUMBERS
+
+
+def _check_names(layout: Layout) -> None:
+    """Refuse a header in which another column has the name of one that is read.
+
+    Raises:
+        RefusedError: ``ambiguous_header``.
+    """
+    names = Counter(_plain(name) for name in layout.header)
+    for index in layout.used:
+        name = layout.header[index]
+        if names[_plain(name)] > 1:
+            raise RefusedError(
+                "ambiguous_header",
+                f"{names[_plain(name)]} columns are called {fields.shown(name)}, and nothing tells which counts; "
+                "rename all but one of them",
+            )
 
 
 def _likely_delimiter(text: str, width: int) -> str:
@@ -156,9 +235,8 @@ def _header_fields(record: str, delimiter: str) -> tuple[str, ...]:
         return ()
 
 
-def _layout(header: tuple[str, ...], mapping: CsvMapping, request: str, given: Given) -> Layout | None:
-    """The layout of a file with this header; None where a coin, a time or a price is missing."""
-    found = mapping.indexes(header)
+def _layout(header: tuple[str, ...], found: Mapping[str, list[int]], request: str, given: Given) -> Layout | None:
+    """The layout of a file with these columns; None where a coin, a time or a price is missing."""
     if "observed_at" not in found or "price_usd" not in found:
         return None
     stem = stem_of(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -93,13 +94,9 @@ def fields_of(lines: Lines, delimiter: str, width: int, wanted: Sequence[int]) -
         return Fields({index: pa.array([], pa.string()) for index in wanted}, plain)
     breaks = np.flatnonzero(np.diff(plain) > 1)
     runs = zip(lines.starts[plain[np.append(0, breaks + 1)]], lines.ends[plain[np.append(breaks, -1)]], strict=True)
-    parts = [lines.data[start:end] for start, end in runs]
-    if parts[0].startswith(_MARK):  # the reader would take the first record's for the file's
-        parts.insert(0, delimiter.encode() * (width - 1) + b"\n")
-    table = _read(b"".join(parts), delimiter, width, wanted)
-    return Fields(
-        {index: table[str(index)].combine_chunks()[-len(plain) :] for index in wanted}, lines.positions[plain]
-    )
+    content = b"".join(lines.data[start:end] for start, end in runs)
+    table = _read(content, delimiter, width, wanted)
+    return Fields({index: table[str(index)].combine_chunks() for index in wanted}, lines.positions[plain])
 
 
 def _read(content: bytes, delimiter: str, width: int, wanted: Sequence[int]) -> pa.Table:
@@ -123,6 +120,9 @@ def _are_plain(lines: Lines, delimiter: str, width: int) -> Mask:
     units = np.frombuffer(lines.data, np.uint8)
     is_between = units == ord(delimiter)
     plain = lines.stops - lines.starts <= MAX_LINE
+    if _MARK in lines.data:
+        marked = np.array([match.start() for match in re.finditer(_MARK, lines.data)])
+        plain &= lines.count(marked) == 0
     if b'"' in lines.data:
         quoted, quoted_well = _quoted(lines, units, delimiter)
         is_between &= ~quoted

@@ -21,6 +21,7 @@ SUPPLIES = frozenset({"circulating_supply", "total_supply", "max_supply"})
 
 _POWERS = {"": 0, "k": 3, "m": 6, "b": 9, "bn": 9, "t": 12}
 _DOLLARS = frozenset({"$", "US$", "USD"})
+_NO_UNITS = frozenset("#?*~\ufeff")
 _SPACES = "\u00a0\u202f\u2009 "
 _LOOSE = re.compile(
     r"(?P<sign>[+\-\u2212]?)\s*(?P<before>[^\s0-9.,+\-\u2212]{0,4})\s*(?P<sign2>[+\-\u2212]?)"
@@ -113,7 +114,7 @@ def _check_unit(column: str, value: str, before: str, after: str) -> None:
         if unit and unit not in _DOLLARS:
             if unit == "%":
                 raise _refused(column, value, "is a percentage")
-            if not unit.isalpha() or unit.isupper():
+            if column != "rank" and unit not in _NO_UNITS and (not unit.isalpha() or unit.isupper()):
                 raise RefusedError("not_usd", f"{column}: {shown(value)} is an amount in {unit}, not in USD")
             raise _refused(column, value, "is no number")
 

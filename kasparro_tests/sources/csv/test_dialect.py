@@ -173,3 +173,51 @@ def test_the_fingerprint_is_the_same_in_every_process():
 def test_a_mapping_of_unknown_columns_is_refused():
     with pytest.raises(KasparroError, match="mapping: no column prise; there are "):
         CsvMapping({"prise": ("price",)})
+
+
+def test_a_header_with_two_columns_of_one_name_is_refused_where_that_is_read():
+    code, said = dialect("symbol,date,Close,open,close\nBTC,2020-01-01,1,1,2\n").problem
+    assert (code, said) == (
+        "ambiguous_header",
+        "2 columns are called 'Close', and nothing tells which counts; rename all but one of them",
+    )
+    assert dialect("symbol,date,note,close,note\nBTC,2020-01-01,a,2,b\n").problem is None
+
+
+@pytest.mark.parametrize(
+    ("content", "coin"),
+    [
+        ("id,symbol,date,price\n1,BTC,2020-01-01,1\n2,BTC,2020-01-02,1\n3,ETH,2020-01-01,1\n", "pair"),
+        ("id,symbol,name,date,price\n9,BTC,Bitcoin,2020-01-02,1\n8,BTC,Bitcoin,2020-01-01,1\n", "slug"),
+        ("id,symbol,date,price\n1,BTC,2020-01-01,1\n1,BTC,2020-01-02,1\n2,LTC,2020-01-02,1\n", "id"),
+        ("id,symbol,date,price\n1,BTC,2020-01-01,1\n2,LTC,2020-01-01,1\n", "id"),
+        ("id,symbol,date,price\n825,USDT,2020-01-01,1\n9000,USDT,2020-01-01,1\n", "id"),
+        ("id,symbol,date,price\n", "id"),
+    ],
+)
+def test_row_numbers_are_no_ids(content, coin):
+    assert dialect(content).layout.coin == coin
+
+
+def test_row_numbers_alone_name_no_coin():
+    content = "id,date,price\n1,2020-01-01,1\n2,2020-01-02,1\n"
+    assert dialect(content).problem[0] == "no_known_column"
+    assert dialect(content, request="yahoo/BTC-USD.csv").layout.coin == "file"
+
+
+@pytest.mark.parametrize(
+    ("content", "request_", "coin", "has_quote"),
+    [
+        ("coin,currency,date,price\nbitcoin,EUR,2020-01-01,1\n", "drop/prices.csv", "name", True),
+        ("date,close,currency\n2020-01-01,1,usd\n", "yahoo/BTC-USD.csv", "file", True),
+        ("currency,date,price\nBTC,2020-01-01,1\nUSDT,2020-01-01,1\n", "drop/prices.csv", "symbol", False),
+        ("currency,name,date,price\nBTC,Bitcoin,2020-01-01,1\n", "drop/prices.csv", "slug", False),
+    ],
+)
+def test_a_currency_is_a_coin_or_what_the_price_is_in(content, request_, coin, has_quote):
+    layout = dialect(content, request=request_).layout
+    assert (layout.coin, layout.quote_index is not None) == (coin, has_quote)
+
+
+def test_a_currency_of_prices_alone_names_no_coin():
+    assert dialect("currency,date,price\nUSD,2020-01-01,1\n").problem[0] == "no_known_column"

@@ -179,13 +179,11 @@ def test_the_first_time_that_can_be_read_counts():
     content += "b,,1623369600000.0,2021-01-01,23:00,1\n"
     content += "c,,1.62337E+12,2021-01-01,23:00,1\n"
     content += "d,,,2021-01-01 22:00:00,23:00,1\n"
-    content += "e,,,2021-01-01,,1\n"
     assert [time.isoformat() for (time,) in rows(content, "observed_at")] == [
         "2022-01-01T05:00:00+00:00",
         "2021-06-11T00:00:00+00:00",
         "2021-01-01T23:00:00+00:00",
         "2021-01-01T22:00:00+00:00",
-        "2021-01-01T00:00:00+00:00",
     ]
 
 
@@ -256,3 +254,45 @@ def test_any_text_is_accounted_for(text):
 def test_any_bytes_are_accounted_for(content):
     read(b"id,date,price\n" + content)
     later_block(content)
+
+
+def test_a_currency_beside_the_coin_is_what_the_price_is_in():
+    content = "coin,date,price,currency\nbitcoin,2020-01-01,1,USD\nbitcoin,2020-01-02,2,EUR\n"
+    parsed = read(content)
+    assert parsed.observations.select(["source_coin_id", "symbol", "price_usd"]).to_pylist() == [
+        {"source_coin_id": "bitcoin", "symbol": None, "price_usd": "1"}
+    ]
+    assert codes(content) == [("drop/prices.csv:3", "not_usd")]
+
+
+def test_marks_of_files_that_were_joined_are_no_part_of_a_coin():
+    content = "id,date,price\nbtc,2020-01-01,1\n\ufeffbtc,2020-01-02,2\nbtc\u200b,2020-01-03,3\n\ufeff2020-01-03,4,5\n"
+    parsed = read(content)
+    assert parsed.observations.select(["source_coin_id", "price_usd", "position"]).to_pylist() == [
+        {"source_coin_id": "btc", "price_usd": str(line - 1), "position": line} for line in (2, 3, 4)
+    ]
+    assert codes(content) == [("drop/prices.csv:5", "bad_time")]
+    pairs = "pair,date,price\n\ufeffBTC/USD,2020-01-01,1\nBTC/USD\ufeff,2020-01-02,1\n"
+    assert rows(pairs, "source_coin_id") == [("prices:BTC/USD",)] * 2
+
+
+def test_blanks_may_stand_before_a_quote():
+    content = (
+        'symbol, "name", "date", "price"\nBTC, "Bitcoin, the first", "2020-01-01", "1"\nETH, "Ether", 2020-01-01, 2\n'
+    )
+    assert rows(content, "symbol", "name", "price_usd") == [("BTC", "Bitcoin, the first", "1"), ("ETH", "Ether", "2")]
+
+
+def test_a_day_without_its_time_is_not_taken_for_midnight():
+    content = "symbol,date,time,price\nBTC,2020-01-01,00:00,1\nBTC,2020-01-01,,2\nBTC,2020-01-01,-,3\n"
+    parsed = read(content)
+    assert parsed.observations["price_usd"].to_pylist() == ["1"]
+    assert codes(content) == [("drop/prices.csv:3", "bad_time"), ("drop/prices.csv:4", "bad_time")]
+    whole_days = "symbol,date,time,price\nBTC,2020-01-01,,1\nBTC,2020-01-02,-,2\n"
+    assert rows(whole_days, "observed_at") == [(datetime(2020, 1, day, tzinfo=UTC),) for day in (1, 2)]
+
+
+def test_signs_that_are_no_currency_are_no_reason_to_ask_for_usd():
+    assert codes("id,date,price,rank\na,2020-01-01,?5,1\nb,2020-01-01,#5,2\nc,2020-01-01,5,#3\n") == [
+        (f"drop/prices.csv:{line}", "bad_number") for line in (2, 3, 4)
+    ]
