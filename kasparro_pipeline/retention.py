@@ -15,12 +15,8 @@ from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
 from kasparro_pipeline.settings import Settings
 from kasparro_pipeline.warehouse.migrate import DAGSTER_SCHEMA
-from kasparro_pipeline.warehouse.retention import (
-    analyze_partitioned,
-    prune_observations,
-    prune_payloads,
-    prune_unified_history,
-)
+from kasparro_pipeline.warehouse.retention import prune_observations, prune_payloads, prune_unified_history
+from kasparro_pipeline.warehouse.statistics import analyze_partitioned
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,9 @@ from kasparro_pipeline.settings import settings
 from kasparro_pipeline.simulator.app import create_app
 from kasparro_pipeline.simulator.drops import write_today
 from kasparro_pipeline.warehouse import unify
+from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.rules import RULES
+from kasparro_pipeline.warehouse.statistics import GROWN
 from kasparro_pipeline.warehouse.tables import (
     delivery,
     failed_check,
@@ -246,3 +248,14 @@ def test_another_rule_makes_all_days_again_without_a_vendor(loaded, monkeypatch:
     several = sa.select(sa.func.count()).where(unified_assets.c.price_spread_pct.is_not(None))
     assert environment_.rows(flagged) == environment_.rows(several) != [(0,)]
     assert other.reprocess().days_unified == 0
+
+
+def test_the_planner_is_told_of_many_new_observations_before_they_are_unified(loaded) -> None:
+    environment_, _, loader = loaded
+    touch(environment_, GOOD_DAYS[0])
+    current_engine().dispose()  # sessions that end tell the server's statistics what they wrote
+    assert not loader.unify().failed
+    counted = sa.text("SELECT reltuples FROM pg_class WHERE oid = 'kasparro.observation'::regclass")
+    with environment_.engine.connect() as connection:
+        stored = connection.scalar(sa.select(sa.func.count()).select_from(observation))
+        assert 0 < stored <= GROWN * connection.scalar(counted)

@@ -105,13 +105,6 @@ def prune_payloads(engine: sa.Engine, before: datetime) -> int:
         return removed
 
 
-def analyze_partitioned(engine: sa.Engine) -> None:
-    """Tell the planner what the partitioned tables hold as a whole: autovacuum looks at their partitions alone."""
-    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        for table in (observation, raw_payload):
-            connection.exec_driver_sql(f"ANALYZE {table.fullname}")
-
-
 def _drop_empty_months(connection: sa.Connection, month: int) -> None:
     """Drop the partitions of payloads before `month` of which none is kept."""
     months = connection.scalars(sa.text(f"SELECT DISTINCT {month_sql('first_fetched_at')} FROM kasparro.payload"))  # noqa: S608

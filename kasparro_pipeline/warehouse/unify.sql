@@ -111,7 +111,7 @@ remembering AS (
 asked AS (
     SELECT *, day >= (CAST(:start AS timestamptz) AT TIME ZONE 'UTC')::date AS asked FROM remembering
 ),
-seen AS MATERIALIZED (
+looked_at AS (
     SELECT
         *,
         CASE WHEN asked THEN lows[1] <= 0 OR EXISTS (
@@ -125,6 +125,10 @@ seen AS MATERIALIZED (
                OR greatest(high, high_1, high_2, high_3) > jump * least(low, low_1, low_2, low_3)
         ) END AS suspect
     FROM asked
+    OFFSET 0  -- else the planner works it out once here, and once more below
+),
+seen AS MATERIALIZED (
+    SELECT *, bool_or(suspect) OVER (PARTITION BY coin_id) AS is_of_suspect FROM looked_at
 ),
 value AS (
     SELECT d.coin_id, d.day, d.suspect, w.source, w.stale, w.turn, v.place, v.value
@@ -132,8 +136,7 @@ value AS (
     CROSS JOIN unnest(sources, stales, prices, caps, volumes, circulating, totals, maxima, ranks)
         WITH ORDINALITY AS w (source, stale, a, b, c, d, e, f, g, turn)
     CROSS JOIN unnest(ARRAY[w.a, w.b, w.c, w.d, w.e, w.f, w.g]) WITH ORDINALITY AS v (value, place)
-    WHERE v.value IS NOT NULL
-      AND d.coin_id IN (SELECT s.coin_id FROM seen AS s WHERE s.suspect)
+    WHERE v.value IS NOT NULL AND d.is_of_suspect
 ),
 before AS (
     SELECT v.coin_id, v.day, v.source, v.place, percentile_disc(0.5) WITHIN GROUP (ORDER BY b.value) AS usual
@@ -193,31 +196,22 @@ ruled AS (
         fresh AND jumps AND near_count < 2 AND sound_count = 0 AS only_jumps
     FROM weighed
 ),
-sound AS (
+found AS (
     SELECT
         coin_id,
         day,
-        min(turn) FILTER (WHERE place = 1) AS price_turn,
-        array_agg(value ORDER BY turn) FILTER (WHERE place = 1) AS prices,
-        array_agg(value ORDER BY turn) FILTER (WHERE place = 2) AS caps,
-        array_agg(value ORDER BY turn) FILTER (WHERE place = 3) AS volumes,
-        array_agg(value ORDER BY turn) FILTER (WHERE place = 4) AS circulating,
-        array_agg(value ORDER BY turn) FILTER (WHERE place = 5) AS totals,
-        array_agg(value ORDER BY turn) FILTER (WHERE place = 6) AS maxima,
-        array_agg(value ORDER BY turn) FILTER (WHERE place = 7) AS ranks
-    FROM ruled
-    WHERE NOT outlier
-    GROUP BY coin_id, day
-),
-oddity AS (
-    SELECT
-        coin_id,
-        day,
+        min(turn) FILTER (WHERE place = 1 AND NOT outlier) AS price_turn,
+        array_agg(value ORDER BY turn) FILTER (WHERE place = 1 AND NOT outlier) AS prices,
+        array_agg(value ORDER BY turn) FILTER (WHERE place = 2 AND NOT outlier) AS caps,
+        array_agg(value ORDER BY turn) FILTER (WHERE place = 3 AND NOT outlier) AS volumes,
+        array_agg(value ORDER BY turn) FILTER (WHERE place = 4 AND NOT outlier) AS circulating,
+        array_agg(value ORDER BY turn) FILTER (WHERE place = 5 AND NOT outlier) AS totals,
+        array_agg(value ORDER BY turn) FILTER (WHERE place = 6 AND NOT outlier) AS maxima,
+        array_agg(value ORDER BY turn) FILTER (WHERE place = 7 AND NOT outlier) AS ranks,
         array_agg(
             DISTINCT CASE WHEN place > 1 THEN field || '.' ELSE '' END || CASE WHEN outlier THEN 'outlier' ELSE 'jump' END
-        ) AS flags
+        ) FILTER (WHERE outlier OR only_jumps) AS odd
     FROM ruled
-    WHERE outlier OR only_jumps
     GROUP BY coin_id, day
 ),
 
@@ -272,25 +266,25 @@ explained AS (
 taken AS (
     SELECT
         d.*,
-        o.flags AS odd,
+        f.odd,
         e.why,
         CASE
-            WHEN suspect THEN s.price_turn
+            WHEN suspect THEN f.price_turn
             WHEN highs[1] IS NOT NULL THEN array_position(d.prices, (array_remove(d.prices, NULL))[1])
         END AS turn,
-        CASE WHEN suspect THEN s.prices ELSE array_remove(d.prices, NULL) END AS good_prices,
-        CASE WHEN suspect THEN s.caps ELSE array_remove(d.caps, NULL) END AS good_caps,
-        CASE WHEN suspect THEN s.volumes ELSE array_remove(d.volumes, NULL) END AS good_volumes,
-        CASE WHEN suspect THEN s.circulating ELSE array_remove(d.circulating, NULL) END AS good_circulating,
-        CASE WHEN suspect THEN s.totals ELSE array_remove(d.totals, NULL) END AS good_totals,
-        CASE WHEN suspect THEN s.maxima ELSE array_remove(d.maxima, NULL) END AS good_maxima,
-        CASE WHEN suspect THEN s.ranks ELSE array_remove(d.ranks::numeric[], NULL) END AS good_ranks,
+        CASE WHEN suspect THEN f.prices ELSE array_remove(d.prices, NULL) END AS good_prices,
+        CASE WHEN suspect THEN f.caps ELSE array_remove(d.caps, NULL) END AS good_caps,
+        CASE WHEN suspect THEN f.volumes ELSE array_remove(d.volumes, NULL) END AS good_volumes,
+        CASE WHEN suspect THEN f.circulating ELSE array_remove(d.circulating, NULL) END AS good_circulating,
+        CASE WHEN suspect THEN f.totals ELSE array_remove(d.totals, NULL) END AS good_totals,
+        CASE WHEN suspect THEN f.maxima ELSE array_remove(d.maxima, NULL) END AS good_maxima,
+        CASE WHEN suspect THEN f.ranks ELSE array_remove(d.ranks::numeric[], NULL) END AS good_ranks,
         CASE WHEN fresh_count > 1 AND median > 0 THEN round((highest - lowest) / median * 100, 6) END AS spread
     FROM seen AS d
-    LEFT JOIN sound AS s USING (coin_id, day)
-    LEFT JOIN oddity AS o USING (coin_id, day)
-    LEFT JOIN explained AS e USING (coin_id, day)
-    WHERE d.asked
+    -- FULL, since that is never done row by row, which takes hours where the planner guesses that there are few rows
+    FULL JOIN found AS f ON f.coin_id = d.coin_id AND f.day = d.day
+    LEFT JOIN explained AS e ON e.coin_id = d.coin_id AND e.day = d.day
+    WHERE coalesce(d.asked, false)
 )
 SELECT
     coin_id,

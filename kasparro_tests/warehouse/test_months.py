@@ -21,6 +21,7 @@ from kasparro_pipeline.warehouse.merge import Merge, Merged
 from kasparro_pipeline.warehouse.merge_sql import KeyRange, MergeSql, Target
 from kasparro_pipeline.warehouse.months import make_partitions, month_of, partition_name, partitions
 from kasparro_pipeline.warehouse.retention import prune_observations
+from kasparro_pipeline.warehouse.statistics import analyze_partitioned
 from kasparro_pipeline.warehouse.tables import (
     coin,
     coin_identity,
@@ -224,3 +225,19 @@ class TestRetention:
         assert [Settings(observation_days=days).observation_days for days in (0, 31)] == [0, 31]
         with pytest.raises(ValidationError, match="31 days or more"):
             Settings(observation_days=30)
+
+
+def test_a_table_is_analyzed_as_a_whole_when_it_has_become_twice_as_large(engine: sa.Engine) -> None:
+    def counted_after(rows: int) -> float:
+        with engine.begin() as connection:
+            merge(connection, said([at() + timedelta(seconds=n) for n in range(rows)], coin=f"of {rows}"))
+            connection.exec_driver_sql("SELECT pg_stat_force_next_flush()")
+        analyze_partitioned(engine, only_grown=True)
+        with engine.connect() as connection:
+            counted = "SELECT reltuples FROM pg_class WHERE oid = 'kasparro.observation'::regclass"
+            return float(connection.exec_driver_sql(counted).scalar_one())
+
+    assert [counted_after(rows) for rows in (100, 90, 11)] == [100, 100, 201]
+    with engine.begin() as connection:
+        connection.exec_driver_sql("LOCK TABLE kasparro.observation IN SHARE MODE")
+        analyze_partitioned(engine)  # waits for nobody

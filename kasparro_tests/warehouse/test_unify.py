@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from kasparro_pipeline.warehouse.tables import GUARDED, observation, unified_assets
-from kasparro_pipeline.warehouse.unify import rule_version
+from kasparro_pipeline.warehouse.touched import Part
+from kasparro_pipeline.warehouse.unify import rule_version, unify
 from kasparro_tests.warehouse.market import (
     DAY,
     PRIORITIES,
@@ -280,3 +282,28 @@ def test_the_version_changes_with_rule_and_priorities(monkeypatch: pytest.Monkey
     assert version != rule_version({"a": 2, "b": 2})
     monkeypatch.setattr("kasparro_pipeline.warehouse.unify.RULE", "SELECT 1")
     assert version != rule_version({"a": 1, "b": 2})
+
+
+def test_it_is_not_slower_by_the_square_of_the_rows_where_the_planner_knows_nothing(tables: sa.Engine) -> None:
+    jumping = [
+        said("csv_desk", price, day=DAY - timedelta(days=before), source_coin_id=f"coin-{n}")
+        for n in range(100)
+        for before, price in enumerate(("100", "1"))
+    ]
+    observe(tables, jumping[:1])
+    with tables.begin() as connection:  # as after a first small file
+        connection.exec_driver_sql("ANALYZE kasparro.coin_identity, kasparro.source_coin, kasparro.observation_2026_11")
+    observe(tables, jumping)
+    query = unify(Part(DAY, DAY + timedelta(days=1)), PRIORITIES).compile(tables)
+    with tables.begin() as connection:
+        explained = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}", query.params).scalar_one()
+    scans = [node for node in _nodes(explained[0]["Plan"]) if node.get("CTE Name") in {"seen", "value", "ruled"}]
+    assert {scan["CTE Name"] for scan in scans} == {"seen", "value", "ruled"}
+    assert max(scan["Actual Rows"] for scan in scans) >= len(jumping)
+    assert {scan["Actual Loops"] for scan in scans} == {1}
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from _nodes(child)
