@@ -23,7 +23,7 @@ from kasparro_pipeline.settings import Settings
 from kasparro_pipeline.sources.drops import find_drops
 from kasparro_pipeline.stack import Stack
 from kasparro_pipeline.warehouse.cluster import MINIMUM_FREE_BYTES, require_free_space
-from kasparro_pipeline.warehouse.database import check_server, create_engine, database_url, embedded
+from kasparro_pipeline.warehouse.database import check_server, create_engine, database_url, embedded, read_url
 from kasparro_pipeline.warehouse.migrate import revisions
 
 if TYPE_CHECKING:
@@ -153,6 +153,33 @@ def _sessions(patient: Patient) -> str:
             "SELECT pg_terminate_backend(PID)"
         )
     return "none waits or holds a lock for long"
+
+
+def _replica(patient: Patient) -> str:
+    if patient.settings.read_url is None:
+        raise NotLookedAtError("KASPARRO_READ_URL is not set")
+    follows = "SELECT system_identifier::text FROM pg_control_system()"
+    ((followed,),) = patient.rows(follows)
+    engine = create_engine(read_url(patient.settings))
+    where = f"the replica at {engine.url.host}:{engine.url.port or 5432}/{engine.url.database}"
+    try:
+        with engine.connect() as connection:
+            is_replica, bytes_behind = connection.execute(sa.text(_FOLLOWING)).one()
+            of = connection.scalar(sa.text(follows))
+    except sa.exc.OperationalError as error:
+        reason = str(error.orig).strip().splitlines()[0]
+        raise KasparroError(f"{where} does not answer: {reason}; start it, or unset KASPARRO_READ_URL") from None
+    finally:
+        engine.dispose()
+    if not is_replica or of != followed:
+        raise KasparroError(f"{where} does not follow this database; set KASPARRO_READ_URL to one that does")
+    return f"{where} follows, {bytes_behind:,} bytes that it has received are not applied yet"
+
+
+_FOLLOWING = (
+    "SELECT pg_is_in_recovery(), "
+    "coalesce(pg_wal_lsn_diff(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()), 0)::bigint"
+)
 
 
 # -- this machine -----------------------------------------------------------------------------------------------
@@ -302,6 +329,7 @@ CHECKS: tuple[Callable[[Patient], str], ...] = (
     _migrations,
     _clock,
     _sessions,
+    _replica,
     _disk,
     _drop_folder,
     _services,

@@ -13,9 +13,14 @@ from datetime import date
 import httpx
 import pytest
 import sqlalchemy as sa
+from pydantic import SecretStr
 
 from kasparro_api.run_plan import RunRequest
 from kasparro_api.schemas import Health
+from kasparro_pipeline import doctor
+from kasparro_pipeline.doctor import Patient
+from kasparro_pipeline.errors import KasparroError
+from kasparro_pipeline.settings import Settings
 from kasparro_pipeline.warehouse.account import Account, clean_environment
 from kasparro_pipeline.warehouse.database import create_engine
 from kasparro_pipeline.warehouse.embedded import EmbeddedPostgres
@@ -145,3 +150,24 @@ def test_a_replica_that_is_away_is_named_and_found_again(
     assert "KASPARRO_READ_URL" in told.json()["database"]["detail"]
     follower.start()
     assert within(20, lambda: service.get("/data").status_code == 200)
+
+
+def test_the_doctor_tells_a_replica_from_what_is_none(
+    servers: tuple[sa.Engine, EmbeddedPostgres], database: sa.URL
+) -> None:
+    engine, follower = servers
+    primary, replica = (url.render_as_string(hide_password=False) for url in (engine.url, follower.url))
+
+    def said(read_url: str, database_url: str = primary) -> str:
+        patient = Patient(Settings(database_url=SecretStr(database_url), read_url=SecretStr(read_url)))
+        return doctor._replica(patient)
+
+    assert f":{follower.url.port}/" in said(replica)
+    with pytest.raises(KasparroError, match="does not follow this database"):
+        said(primary)  # a server that was promoted
+    with pytest.raises(KasparroError, match="does not follow this database"):
+        said(replica, database.render_as_string(hide_password=False))
+    follower.stop()
+    with pytest.raises(KasparroError, match="does not answer: .*refused; start it, or unset KASPARRO_READ_URL"):
+        said(replica)
+    follower.start()
