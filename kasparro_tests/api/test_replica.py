@@ -168,6 +168,6 @@ def test_the_doctor_tells_a_replica_from_what_is_none(
     with pytest.raises(KasparroError, match="does not follow this database"):
         said(replica, database.render_as_string(hide_password=False))
     follower.stop()
-    with pytest.raises(KasparroError, match="does not answer: .*refused; start it, or unset KASPARRO_READ_URL"):
+    with pytest.raises(KasparroError, match=r"does not answer: .*refused; start it, or unset KASPARRO_READ_URL"):
         said(replica)
     follower.start()
