@@ -21,7 +21,7 @@ from kasparro_pipeline.components.partitions import ONLY_WAITING, daily, today
 from kasparro_pipeline.components.scaffold import ApiSourceScaffolder
 from kasparro_pipeline.components.source_assets import drift_check, observations_asset, raw_asset, source_job
 from kasparro_pipeline.components.source_run import SourceRun
-from kasparro_pipeline.components.yaml_types import MaybeWhole, Real, Whole, YesNo, schema
+from kasparro_pipeline.components.yaml_types import Count, MaybeCount, Percent, Seconds, Whole, YesNo, names_of, read_as
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.io_managers.postgres import Load
 from kasparro_pipeline.io_managers.raw_payload import Deliveries
@@ -38,16 +38,19 @@ from kasparro_pipeline.sources.records import Payload
 from kasparro_pipeline.warehouse.calls import CallLedger
 from kasparro_pipeline.warehouse.database import current_engine
 
-Columns = Annotated[dict[str, str], schema(type="object", propertyNames={"enum": list(ROW_COLUMNS)})]
-Series = Annotated[dict[str, str], schema(type="object", propertyNames={"enum": list(NUMBERS)})]
-ZeroIsNull = Annotated[list[str], schema(type="array", items={"enum": list(NUMBERS)})]
+Columns = Annotated[dict[str, str], names_of(ROW_COLUMNS)]
+Series = Annotated[dict[str, str], names_of(NUMBERS)]
+ZeroIsNull = Annotated[list[str], names_of(NUMBERS, list[str])]
+Cron = Annotated[str, read_as(str, longest_pause)]
+PagingBy = Literal["page", "offset", "cursor"]
+Times = Literal["unix", "iso", "day"]
 
 
 class Paging(dg.Model, dg.Resolvable):
     """By page number or offset, where a page with fewer than `size` records is the last; or by cursor."""
 
-    by: Literal["page", "offset", "cursor"] = "page"
-    size: Whole = Field(gt=0)
+    by: Annotated[PagingBy, read_as(PagingBy)] = "page"
+    size: Count
     size_param: str = "per_page"
     param: str | None = None
     """Parameter that names the page; None: called like `by`."""
@@ -72,8 +75,8 @@ class Paging(dg.Model, dg.Resolvable):
 class Budget(dg.Model, dg.Resolvable):
     """Calls that the vendor's plan allows, tries included; days and months are UTC's."""
 
-    per_day: MaybeWhole = Field(default=None, gt=0)
-    per_month: MaybeWhole = Field(default=None, gt=0)
+    per_day: MaybeCount = None
+    per_month: MaybeCount = None
 
 
 class History(dg.Model, dg.Resolvable):
@@ -86,9 +89,9 @@ class History(dg.Model, dg.Resolvable):
     params: dict[str, str | int] = {}
     from_param: str
     to_param: str
-    times: Literal["unix", "iso", "day"] = "unix"
+    times: Annotated[Times, read_as(Times)] = "unix"
     """How both are written: seconds since 1970, RFC 3339, or the day alone."""
-    max_days: MaybeWhole = Field(default=None, gt=0)
+    max_days: MaybeCount = None
     """Days that one call may ask for; a longer range takes several."""
     record_path: str = ""
     columns: Columns = {}
@@ -150,26 +153,25 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
     """Column of an observation to the dotted path of its value in a record."""
     zero_is_null: ZeroIsNull = []
     """Columns in which the vendor writes 0 for "not known"."""
-    max_lost_percent: Real = Field(default=MAX_LOST_PERCENT, ge=0, le=100)
+    max_lost_percent: Percent = MAX_LOST_PERCENT
     """A snapshot that lacks more of the coins of the one before is not believed."""
     history: History | None = None
     coin_list: CoinList | None = None
     """The vendor's own list of its coins and their contracts: a source of its own, ``<source>_list``."""
     auth_header: str | None = None
-    per_minute: Whole = Field(gt=0)
+    per_minute: Count
     """Requests a minute that the vendor allows."""
     budget: Budget = Budget()
-    timeout: Real = Field(default=30, gt=0)
+    timeout: Seconds = 30
     """Seconds for connecting, and for each pause within an answer."""
     http2: YesNo = False
-    refresh: str
+    refresh: Cron
     """Cron line, in UTC."""
     freshness: Freshness | None = None
     """None: by `refresh`."""
 
     @model_validator(mode="after")
     def _can_be_parsed(self) -> ApiSource:
-        longest_pause(self.refresh)
         try:
             self._parser()
         except KasparroError as error:

@@ -14,12 +14,12 @@ from pydantic import Field, model_validator
 
 from kasparro_pipeline.components.api_fetch import ApiFetch, Vendor
 from kasparro_pipeline.components.api_parser import parser_version
-from kasparro_pipeline.components.freshness import Freshness
+from kasparro_pipeline.components.freshness import Freshness, longest_pause
 from kasparro_pipeline.components.listings import ListingLoad
 from kasparro_pipeline.components.partitions import ONLY_WAITING, daily, today
 from kasparro_pipeline.components.source_assets import listing_asset, raw_asset, source_job
 from kasparro_pipeline.components.source_run import SourceRun
-from kasparro_pipeline.components.yaml_types import Real, schema
+from kasparro_pipeline.components.yaml_types import Percent, names_of, read_as
 from kasparro_pipeline.io_managers.postgres import Load
 from kasparro_pipeline.io_managers.raw_payload import Deliveries, Kept
 from kasparro_pipeline.ranges import range_tags
@@ -46,8 +46,8 @@ def _columns_of(mapping: type[ListMapping | ContractMapping]) -> list[str]:
     return [field.name for field in fields(mapping) if field.name != "record_path"]
 
 
-ListColumns = Annotated[dict[str, str], schema(type="object", propertyNames={"enum": _columns_of(ListMapping)})]
-ContractColumns = Annotated[dict[str, str], schema(type="object", propertyNames={"enum": _columns_of(ContractMapping)})]
+ListColumns = Annotated[dict[str, str], names_of(_columns_of(ListMapping))]
+ContractColumns = Annotated[dict[str, str], names_of(_columns_of(ContractMapping))]
 
 
 class Contracts(dg.Model, dg.Resolvable):
@@ -76,7 +76,7 @@ class CoinList(dg.Model, dg.Resolvable):
 
     endpoint: str
     params: dict[str, str | int] = {}
-    refresh: str
+    refresh: Annotated[str, read_as(str, longest_pause)]
     """Cron line, in UTC: when today's list is asked for, if it is not there yet."""
     record_path: str = ""
     columns: ListColumns = {}
@@ -85,7 +85,7 @@ class CoinList(dg.Model, dg.Resolvable):
     ``platforms``."""
     contracts: Contracts | None = None
     """Where contracts are listed apart."""
-    max_lost_percent: Real = Field(default=MAX_LOST_PERCENT, ge=0, le=100)
+    max_lost_percent: Percent = MAX_LOST_PERCENT
     """A list that lacks more of the coins of the one before is not believed in what it lacks."""
     freshness: Freshness | None = None
     """None: that of a source fetched once a day."""

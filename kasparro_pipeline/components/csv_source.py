@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import dagster as dg
 import sqlalchemy as sa
@@ -20,6 +20,7 @@ from kasparro_pipeline.components.partitions import ONLY_WAITING, drops
 from kasparro_pipeline.components.scaffold import CsvSourceScaffolder
 from kasparro_pipeline.components.source_assets import drift_check, observations_asset, raw_asset, source_job
 from kasparro_pipeline.components.source_run import SourceRun
+from kasparro_pipeline.components.yaml_types import names_of, read_as
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.io_managers.postgres import Load
 from kasparro_pipeline.io_managers.raw_payload import Deliveries, Kept
@@ -28,6 +29,8 @@ from kasparro_pipeline.settings import settings
 from kasparro_pipeline.sources.csv.blocks import file_digest, read_blocks
 from kasparro_pipeline.sources.csv.dialect import CsvDialect
 from kasparro_pipeline.sources.csv.explain import Explanation, explain
+from kasparro_pipeline.sources.csv.formats import read_formats
+from kasparro_pipeline.sources.csv.header import CSV_COLUMNS
 from kasparro_pipeline.sources.csv.parse import parse_csv
 from kasparro_pipeline.sources.csv.reading import CsvReading
 from kasparro_pipeline.sources.csv.text import DELIMITERS, records_of, split
@@ -67,9 +70,9 @@ class CsvSource(dg.Component, dg.Model, dg.Resolvable):
     name: str
     priority: int
     """The lower, the sooner the drops' word is taken when sources disagree."""
-    columns: dict[str, list[str]]
+    columns: Annotated[dict[str, list[str]], names_of(CSV_COLUMNS, dict[str, list[str]])]
     """Column of an observation, ``pair``, ``quote`` or ``time_of_day`` to the header names it may have, best first."""
-    formats: list[dict[str, Any]] = []
+    formats: Annotated[list[dict[str, Any]], read_as(list[dict[str, Any]], read_formats)] = []
     """How some files are to be read, by their path: see `kasparro_pipeline.sources.csv.formats.CsvFormat`."""
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002 - Dagster's signature

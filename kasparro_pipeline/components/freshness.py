@@ -7,9 +7,9 @@ from itertools import islice, pairwise
 
 import dagster as dg
 from dagster._utils.schedules import cron_string_iterator, is_valid_cron_string
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from kasparro_pipeline.components.yaml_types import Whole
+from kasparro_pipeline.components.yaml_types import Count
 
 WARN_AFTER = 3
 FAIL_AFTER = 12
@@ -20,13 +20,13 @@ LOOKED_AT_TICKS = 200
 class Freshness(dg.Model, dg.Resolvable):
     """Minutes since the newest materialization after which an asset is shown as about to be late, and as late."""
 
-    warn_minutes: Whole = Field(ge=1)
-    fail_minutes: Whole = Field(ge=1)
+    warn_minutes: Count
+    fail_minutes: Count
 
     @model_validator(mode="after")
     def _warns_first(self) -> Freshness:
-        if self.warn_minutes >= self.fail_minutes:
-            raise ValueError("freshness: warn_minutes must be less than fail_minutes")
+        if not 0 < self.warn_minutes < self.fail_minutes:
+            raise ValueError("freshness: warn_minutes must be at least 1, and less than fail_minutes")
         return self
 
     @classmethod

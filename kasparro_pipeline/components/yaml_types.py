@@ -1,19 +1,56 @@
-"""Types of values in a defs.yaml."""
+"""Types of values in a defs.yaml.
+
+By Dagster's own types any text would pass, since it may be a template, until a component is made of it, where no line
+is known any more. And of several files of one component type ``dg check`` holds only one against the JSON schema.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Collection
+from typing import Annotated, Any
 
 import dagster as dg
+from pydantic import ConfigDict, Field, TypeAdapter
+
+from kasparro_pipeline.errors import KasparroError
 
 
-def schema(**rules: object) -> dg.Resolver:
-    """What ``dg check`` holds the YAML to beyond the type, which alone lets any text pass: it may be a template."""
-    resolver: dg.Resolver = dg.Resolver.default(json_schema_extra=rules)
-    return resolver
+def read_as(kind: Any, check: Callable[[Any], object] = bool, **rules: object) -> dg.Resolver:  # noqa: ANN401 - a type
+    """A value of a type that pydantic knows, of which `check` raises nothing; else ``dg check`` names its line.
+
+    `rules` are its JSON schema.
+    """
+    adapter: TypeAdapter[Any] = TypeAdapter(kind, config=ConfigDict(strict=True))
+
+    def read(context: dg.ResolutionContext, value: object) -> object:  # noqa: ARG001 - Dagster's signature
+        found = adapter.validate_python(value)
+        try:
+            check(found)
+        except KasparroError as error:
+            raise ValueError(str(error)) from None
+        return found
+
+    return dg.Resolver(read, model_field_type=object, json_schema_extra=rules or adapter.json_schema())
 
 
-Whole = Annotated[int, schema(type="integer")]
-MaybeWhole = Annotated[int | None, schema(type=["integer", "null"])]
-Real = Annotated[float, schema(type="number")]
-YesNo = Annotated[bool, schema(type="boolean")]
+def names_of(names: Collection[str], kind: Any = dict[str, str]) -> dg.Resolver:  # noqa: ANN401 - a type
+    """A mapping whose keys, or a list whose items, are among `names`."""
+
+    def check(value: Collection[str]) -> None:
+        unknown = sorted(set(value) - set(names))
+        if unknown:
+            raise ValueError(f"no column {', '.join(unknown)}; there are {', '.join(names)}")
+
+    one_of = {"enum": list(names)}
+    if kind == list[str]:
+        return read_as(kind, check, type="array", items=one_of)
+    return read_as(kind, check, **TypeAdapter(kind).json_schema(), propertyNames=one_of)
+
+
+_Positive = Annotated[int, Field(gt=0)]
+Whole = Annotated[int, read_as(int)]
+Count = Annotated[int, read_as(_Positive)]
+MaybeCount = Annotated[int | None, read_as(_Positive | None)]
+Percent = Annotated[float, read_as(Annotated[float, Field(ge=0, le=100)])]
+Seconds = Annotated[float, read_as(Annotated[float, Field(gt=0)])]
+YesNo = Annotated[bool, read_as(bool)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -115,6 +116,50 @@ def test_what_does_not_fit_together_is_told(change, said) -> None:
         change = {"history": history | change["history"]}
     with pytest.raises((ResolutionException, ValidationError), match=said):
         ApiSource.resolve_from_dict(attributes | change)
+
+
+@pytest.mark.parametrize(
+    ("component", "right", "wrong", "said"),
+    [
+        (ApiSource, "priority: 50", "priority: soon", "valid integer"),
+        (ApiSource, "per_minute: 30", "per_minute: 0", "greater than 0"),
+        (ApiSource, "per_minute: 30", "per_minut: 30", "Extra inputs are not permitted"),
+        (ApiSource, '"*/15 * * * *"', "hourly", "'hourly' is no cron line"),
+        (ApiSource, "{by: page, size: 100,", "{by: pages, size: 100,", "'page', 'offset' or 'cursor'"),
+        (ApiSource, "{by: page, size: 100,", "{by: page, size: many,", "valid integer"),
+        (ApiSource, "# zero_is_null: [market_cap_usd]", "zero_is_null: [cap]", "no column cap; there are price_usd"),
+        (ApiSource, "# max_lost_percent: 33", "max_lost_percent: 133", "less than or equal to 100"),
+        (ApiSource, "# http2: true", "http2: perhaps", "valid boolean"),
+        (CsvSource, "priority: 90", "priority: []", "valid integer"),
+        (CsvSource, "  # Column of an", "  formats: [{match: x, delimeter: ;}] #", "unknown field `delimeter`"),
+    ],
+)
+def test_each_of_several_files_is_told_with_its_line(sandbox, component, right, wrong, said) -> None:
+    """Not only by the JSON schema, against which `dg check` holds only one file of each component type."""
+    path = sandbox.scaffold_component(component, "vendor")
+    lines = (path / "defs.yaml").read_text(encoding="utf-8").splitlines()
+    place = next(number for number, line in enumerate(lines) if right in line)
+    lines[place] = lines[place].replace(right, wrong)
+    assert said in told_of(sandbox, path, lines, place)
+
+
+def test_a_header_name_for_a_column_that_there_is_not_is_told_with_its_line(sandbox) -> None:
+    path = sandbox.scaffold_component(CsvSource, "drops")
+    lines = (path / "defs.yaml").read_text(encoding="utf-8").replace("    symbol:", "    simbol:").splitlines()
+    assert "no column simbol; there are" in told_of(sandbox, path, lines, lines.index("  columns:"))
+
+
+def told_of(sandbox: DefsFolderSandbox, path: Path, lines: list[str], place: int) -> str:
+    """What is said of the wrong defs.yaml of these lines; it names that at `place`."""
+    (path / "defs.yaml").write_text("\n".join(lines), encoding="utf-8")
+    with (
+        pytest.raises(Exception, match="defs") as caught,
+        sandbox.load_component_and_build_defs(path),
+    ):
+        pass
+    told = "\n".join(traceback.format_exception(caught.value))
+    assert re.search(rf"vendor/defs\.yaml:{place + 1}\b|drops/defs\.yaml:{place + 1}\b", told), told
+    return told
 
 
 def test_dg_check_names_file_and_line_of_what_is_wrong(tmp_path) -> None:

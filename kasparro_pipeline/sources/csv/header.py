@@ -27,6 +27,8 @@ MISSING_ROW_NUMBERS = 20
 """One in so many row numbers may be missing, as rows that cannot be read are."""
 
 EXTRA_COLUMNS = frozenset({"pair", "time_of_day", "quote"})
+CSV_COLUMNS = (*ROW_COLUMNS, *sorted(EXTRA_COLUMNS))
+"""What header names can mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +46,9 @@ class CsvMapping:
     columns: Mapping[str, tuple[str, ...]]
 
     def __post_init__(self) -> None:
-        unknown = set(self.columns) - set(ROW_COLUMNS) - EXTRA_COLUMNS
+        unknown = set(self.columns) - set(CSV_COLUMNS)
         if unknown:
-            known = ", ".join((*ROW_COLUMNS, *sorted(EXTRA_COLUMNS)))
-            raise KasparroError(f"mapping: no column {', '.join(sorted(unknown))}; there are {known}")
+            raise KasparroError(f"mapping: no column {', '.join(sorted(unknown))}; there are {', '.join(CSV_COLUMNS)}")
 
     def with_columns(self, columns: Mapping[str, tuple[str, ...]]) -> CsvMapping:
         """This mapping, with other names for some columns."""
