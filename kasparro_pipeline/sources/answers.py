@@ -13,20 +13,31 @@ import msgspec
 from kasparro_pipeline.sources.json_text import UNREADABLE
 
 OK = 200
+TOO_MANY_REQUESTS = 429
+LONGEST_REFUSAL = 4096
+"""Bytes of an answer that is taken for nothing but a message."""
 EXCERPT = 120
 
 _MESSAGE_NAMES = frozenset({"error", "error_message", "message", "error_description", "detail", "msg"})
+_CODE_NAMES = ("error_code", "code", "status", "statusCode")
+_TOO_MUCH = re.compile(r"\brate limit|\btoo many requests|\bthrottled", re.I)
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
 
-class _Status(msgspec.Struct):
-    error_code: int = 0
-
-
 class _Envelope(msgspec.Struct):
-    """``{"status": {"error_code": 429, …}}``: an error that may come under HTTP 200."""
+    """``{"status": {"error_code": 429, …}}`` and its like: an error that may come under HTTP 200."""
 
-    status: _Status = msgspec.field(default_factory=_Status)
+    status: Any = None
+    error: Any = None
+    error_code: Any = None
+    code: Any = None
+    statusCode: Any = None  # noqa: N815 - as vendors write it
+
+    @property
+    def codes(self) -> list[str]:
+        """What may be an HTTP status in it."""
+        inner = [part.get(name) for part in (self.status, self.error) if isinstance(part, dict) for name in _CODE_NAMES]
+        return [str(found) for found in (self.status, self.error_code, self.code, self.statusCode, *inner)]
 
 
 def message(body: bytes) -> bytes:
@@ -51,13 +62,20 @@ def _messages(value: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
 
 
 def error_code(body: bytes) -> int:
-    """The error code in an error's envelope; 200 where the body is none."""
+    """The error code in an error's envelope, 429 also where only its text says that too much was asked; else 200."""
     if not body.lstrip().startswith(b"{"):
         return OK
     try:
-        return msgspec.json.decode(body, type=_Envelope, strict=False).status.error_code or OK
+        envelope = msgspec.json.decode(body, type=_Envelope)
     except UNREADABLE:
         return OK
+    told = envelope.status.get("error_code") if isinstance(envelope.status, dict) else None
+    if isinstance(told, int | str) and str(told).isdecimal() and int(told):
+        return int(told)
+    if str(TOO_MANY_REQUESTS) in envelope.codes:
+        return TOO_MANY_REQUESTS
+    is_short = len(body) <= LONGEST_REFUSAL
+    return TOO_MANY_REQUESTS if is_short and _TOO_MUCH.search(message(body).decode()) else OK
 
 
 def retry_after(value: str | None) -> float | None:

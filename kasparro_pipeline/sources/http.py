@@ -22,8 +22,6 @@ from kasparro_pipeline.sources.json_text import is_json
 from kasparro_pipeline.sources.records import Version
 
 MAX_BODY = 256 * 1024 * 1024
-
-_TOO_MANY_REQUESTS = 429
 _HINTS = {
     401: "check the API key",
     403: "check the API key and what its plan allows",
@@ -159,8 +157,8 @@ class VendorClient:
     def get(self, endpoint: str, params: Mapping[str, str | int], known: Known | None = None) -> Answer:
         """The answer to GET `endpoint` (a path below the base URL); `known` again where the vendor has nothing newer.
 
-        Tried again: 408, 429 (also as an ``error_code`` under HTTP 200), 5xx, broken or slow connections, bodies that
-        are not complete JSON. Every other answer but 200 fails at once.
+        Tried again: 408, 429 (also one that only a body under HTTP 200 tells), 5xx, broken or slow connections, bodies
+        that are not complete JSON. Every other answer but 200 fails at once.
 
         Raises:
             FetchError: there was no usable answer (`NoSuchError` for a 404).
@@ -285,7 +283,7 @@ def _check_status(response: httpx.Response, body: bytes) -> None:
         return
     raise _UnusableError(
         what,
-        retry=status in {408, _TOO_MANY_REQUESTS} or 500 <= status < 600,
+        retry=status in {408, answers.TOO_MANY_REQUESTS} or 500 <= status < 600,
         wait=answers.retry_after(response.headers.get("Retry-After")),
         body=answers.message(body) or body,
         hint=_HINTS.get(status, ""),

@@ -7,7 +7,7 @@ the whole body. Then the standard library, which reads both, finds the records, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -46,8 +46,8 @@ def records_at(body: bytes, path: Path) -> Sequence[msgspec.Raw | bytes]:
     Raises:
         RefusedError: ``unreadable_payload``; there is no array.
     """
-    found: msgspec.Raw | bytes = body.removeprefix(_BOM)
     try:
+        found: msgspec.Raw | bytes = body.removeprefix(_BOM)
         for key in path:
             found = _objects(found)[key]
         return _items(found)
@@ -59,7 +59,12 @@ def records_at(body: bytes, path: Path) -> Sequence[msgspec.Raw | bytes]:
         ) from None
     except UNREADABLE as error:
         try:
-            return [item.encode("utf-8", "surrogateescape") for item in _split_array(_text(bytes(found)))]
+            text = _text(body.removeprefix(_BOM))
+            for key in path:
+                text = dict(_split_object(text))[key]
+            return [_bytes(item) for item in _split_array(text)]
+        except KeyError as missing:
+            raise RefusedError("unreadable_payload", f"the answer has no {missing.args[0]!r}") from None
         except (ValueError, RecursionError):
             raise RefusedError("unreadable_payload", f"the payload is no complete JSON array: {error}") from None
 
@@ -72,10 +77,14 @@ def value_at(body: bytes, path: Path) -> msgspec.Raw | bytes | None:
     """
     found: msgspec.Raw | bytes = body.removeprefix(_BOM)
     for key in path:
+        members: Mapping[str, msgspec.Raw | bytes]
         try:
             members = _objects(found)
         except UNREADABLE as error:
-            raise RefusedError("unreadable_payload", f"nothing to read at {'.'.join(path)}: {error}") from None
+            try:
+                members = {name: _bytes(value) for name, value in _split_object(_text(bytes(found)))}
+            except (ValueError, RecursionError):
+                raise RefusedError("unreadable_payload", f"nothing to read at {'.'.join(path)}: {error}") from None
         if key not in members:
             return None
         found = members[key]
@@ -84,6 +93,10 @@ def value_at(body: bytes, path: Path) -> msgspec.Raw | bytes | None:
 
 def _text(body: bytes) -> str:
     return body.decode("utf-8", "surrogateescape")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _split_array(text: str) -> Iterator[str]:
@@ -96,13 +109,36 @@ def _split_array(text: str) -> Iterator[str]:
         start = position
         position = _lenient.raw_decode(text, start)[1]
         yield text[start:position]
+        position = _next(text, position, end)
+
+
+def _split_object(text: str) -> Iterator[tuple[str, str]]:
+    """The name of each member and its value's source text. Raises `ValueError` where `text` is not one object."""
+    text = text.strip(_BLANKS)
+    if not (text.startswith("{") and text.endswith("}")):
+        raise ValueError("no object")
+    position, end = _skip(text, 1), len(text) - 1
+    while position < end:
+        name, position = _lenient.raw_decode(text, position)
         position = _skip(text, position)
-        if position < end:
-            if text[position] != ",":
-                raise ValueError("no comma")
-            position = _skip(text, position + 1)
-            if position == end:
-                raise ValueError("no item after a comma")
+        if not isinstance(name, str) or text[position] != ":":
+            raise ValueError("no name")
+        start = _skip(text, position + 1)
+        position = _lenient.raw_decode(text, start)[1]
+        yield name, text[start:position]
+        position = _next(text, position, end)
+
+
+def _next(text: str, position: int, end: int) -> int:
+    """Where the next item begins, or `end`."""
+    position = _skip(text, position)
+    if position < end:
+        if text[position] != ",":
+            raise ValueError("no comma")
+        position = _skip(text, position + 1)
+        if position == end:
+            raise ValueError("no item after a comma")
+    return position
 
 
 def _skip(text: str, position: int) -> int:

@@ -103,6 +103,13 @@ def test_pages_may_be_named_by_cursor(last):
     assert snapshot.coins == coins(1, 2, 3, 4, 5)
 
 
+def test_a_cursor_is_found_beside_a_number_that_is_none():
+    odd = Reply(b'{"data":[{"id":"coin-1","price":NaN},{"id":"coin-2"}],"meta":{"next":"x"}}')
+    with running_vendor(odd, cursor_page([3], None)) as vendor:
+        fetch(vendor, CURSOR)
+    assert [request.get("after") for request in vendor.requests] == [None, "x"]
+
+
 def test_a_sweep_by_cursor_is_resumed_at_its_cursor():
     with running_vendor(cursor_page([1, 2], "next"), cursor_page([3], None)) as vendor:
         with VendorClient("x", vendor.url) as client:

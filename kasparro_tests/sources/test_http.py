@@ -60,6 +60,10 @@ def test_gives_the_exact_bytes_and_the_url():
         Reply(b""),
         Reply(RATE_LIMIT),
         Reply(b'{"status":{"error_code":"500"}}'),
+        Reply(b'{"status":429,"error":"Too Many Requests"}'),
+        Reply(b'{"statusCode":429,"message":"slow down"}'),
+        Reply(b'{"error":{"code":"429","message":"slow down"}}'),
+        Reply(b'{"Response":"Error","Message":"You are over your rate limit please upgrade your account!","Type":99}'),
         Reply(b"no gzip", headers={"Content-Encoding": "gzip"}),
     ],
     ids=lambda fault: f"{fault.status} {fault.body[:20]!r} {fault.sent} {fault.pause}",
@@ -106,6 +110,21 @@ def test_says_what_was_wrong_when_it_gives_up(fault, said):
     message, requests = failure(fault)
     assert said in message
     assert requests == 3
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"status":"ok","code":0,"data":[{"id":"429"}]}',
+        b'{"status":{"error_code":0,"elapsed":429},"data":[]}',
+        b'{"code":"200000","data":[{"message":"x"}]}',
+        b'{"data":[{"message":"' + b"no rate limit " * 400 + b'"}]}',
+        b'{"status":[1]}',
+    ],
+)
+def test_an_answer_that_tells_of_no_error_is_one(body):
+    with running_vendor(Reply(body)) as vendor, client(vendor.url) as vendor_client:
+        assert vendor_client.get("/coins", {}).body == body
 
 
 def test_an_unreachable_vendor_is_named():

@@ -218,6 +218,25 @@ def test_odd_texts_cost_one_record_and_not_the_payload():
     assert [q.record for q in parsed.quarantined[:4]] == [*odd[:2], '{"id":"\\xff"}', odd[3]]
 
 
+@pytest.mark.parametrize("odd", ['{"id":"\\ud800"}', '{"id":"x","current_price":NaN}', '{"id":"x","roi":-Infinity}'])
+def test_odd_texts_within_the_answer_cost_one_record_and_not_the_payload(odd):
+    mapping = JsonMapping(COINGECKO.columns, record_path=("data", "coins"))
+    body = f'{{"at": NaN, "data": {{"coins": [{json.dumps(MARKET)}, {odd}], "n": 2}}, "next": "\\ud800"}}'.encode()
+    parsed = parse_bytes(body, mapping)
+    assert parsed.observations["source_coin_id"].to_pylist() == ["bitcoin"]
+    assert [(q.position, q.record) for q in parsed.quarantined] == [(2, odd)]
+    assert parse_bytes(body.replace(b"coins", b"list"), mapping).quarantined[0].reason == "the answer has no 'coins'"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"data":NaN}', b'{"data":[NaN]', b'{"data":[NaN],}', b'{"data" [NaN]}', b"{1:[NaN]}", b'{"data":[NaN]]}'],
+)
+def test_an_odd_text_does_not_make_an_array_of_what_is_none(body):
+    (quarantined,) = parse_bytes(body, JsonMapping(COINGECKO.columns, record_path=("data",))).quarantined
+    assert quarantined.reason_code == "unreadable_payload"
+
+
 def test_what_reaches_the_database_holds_no_nul_and_no_line_end():
     quarantined = parse(
         {**TICKER, "quotes": {"K\0\nW" * 1000: 1}},
