@@ -286,9 +286,14 @@ def _check_status(response: httpx.Response, body: bytes) -> None:
         retry=status in {408, answers.TOO_MANY_REQUESTS} or 500 <= status < 600,
         wait=answers.retry_after(response.headers.get("Retry-After")),
         body=answers.message(body) or body,
-        hint=_HINTS.get(status, ""),
+        hint=_HINTS.get(status, "") or _redirect(response),
         status=status,
     )
+
+
+def _redirect(response: httpx.Response) -> str:
+    target = response.headers.get("Location")
+    return f"it leads to {answers.excerpt(target.encode())}; set the URL to where the vendor is" if target else ""
 
 
 def _check_body(response: httpx.Response, body: bytes) -> None:

@@ -80,7 +80,7 @@ def test_asks_again_after_what_can_pass(fault):
         (Reply(b'{"error":"coin not found"}', 404), "answered 404 Not Found after 1 try: coin not found; "),
         (Reply(b'{"error":"bad key"}', 401), "answered 401 Unauthorized after 1 try"),
         (Reply(b"no", 403), "answered 403 Forbidden"),
-        (Reply(b"", 301, {"Location": "http://127.0.0.1:1/"}), "answered 301"),
+        (Reply(b"", 301, {"Location": "http://127.0.0.1:1/"}), "after 1 try; it leads to http://127.0.0.1:1/; "),
         (Reply(b'{"status":{"error_code":10002}}'), "answered error_code 10002 under HTTP 200"),
     ],
 )

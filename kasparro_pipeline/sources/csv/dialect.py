@@ -10,10 +10,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from kasparro_pipeline.sources import fields
 from kasparro_pipeline.sources.csv.encoding import check_text, decode, find_encoding
 from kasparro_pipeline.sources.csv.formats import CsvFormat, format_of
 from kasparro_pipeline.sources.csv.header import SAMPLE_RECORDS, CsvMapping, Layout, find_layout
+from kasparro_pipeline.sources.csv.lines import fields_of, lines_of
 from kasparro_pipeline.sources.csv.numbers import DecimalSign, NumberForms, shifted
 from kasparro_pipeline.sources.csv.text import records_of, split
 from kasparro_pipeline.sources.fields import DateOrder, RefusedError, shown
@@ -113,7 +117,7 @@ def read_dialect(  # noqa: PLR0913
         check_text(first, encoding)
         layout = find_layout(decode(first, encoding)[0], mapping.with_columns(told.header_names), request, told.given)
         dialect = CsvDialect(encoding, layout, told.date_order)
-        return _with_forms(dialect, blocks(), told, latest_year)
+        return _with_forms(dialect, blocks, told, latest_year)
     except RefusedError as refused:
         return CsvDialect(problem=(refused.code, refused.reason))
 
@@ -124,12 +128,14 @@ def refused_file(problem: str) -> CsvDialect:
     return CsvDialect(problem=(code, reason))
 
 
-def _with_forms(dialect: CsvDialect, blocks: Iterable[bytes], told: CsvFormat, latest_year: int) -> CsvDialect:
-    """`dialect` with what a sample of the records shows of their numbers and times."""
+def _with_forms(dialect: CsvDialect, blocks: Blocks, told: CsvFormat, latest_year: int) -> CsvDialect:
+    """`dialect` with what a sample of the records shows of their numbers and times, and all dates of their order."""
     columns = [(column, index) for column, index in dialect.layout.columns if column in (*NUMBER_COLUMNS, "rank")]
     numbers, times = NumberForms(), _TimeForms(latest_year)
-    for seen, row in enumerate(_rows(dialect, blocks)):
+    for seen, row in enumerate(_rows(dialect, blocks())):
         if seen >= SAMPLE_RECORDS and (told.decimal or numbers.is_settled) and (told.date_order or times.is_settled):
+            if times.has_orders and not told.date_order:
+                _add_all_dates(dialect, blocks(), times)
             break
         if told.decimal is None:
             for column, index in columns:
@@ -145,6 +151,23 @@ def _with_forms(dialect: CsvDialect, blocks: Iterable[bytes], told: CsvFormat, l
         decimals=tuple((column, signs.get(column, signs[""])) for column, _ in columns),
         exact_exponents=times.digits > SPREADSHEET_DIGITS,
     )
+
+
+def _add_all_dates(dialect: CsvDialect, blocks: Iterable[bytes], times: _TimeForms) -> None:
+    """Look at each different day once, so that no date is read in an order that a later one contradicts."""
+    layout = dialect.layout
+    below = layout.header_line
+    for block in blocks:
+        text, clean = decode(block, dialect.encoding)
+        if clean:
+            found = fields_of(lines_of(text).below(below), layout.delimiter, len(layout.header), layout.times)
+            rows = pa.table([found.column(index) for index in layout.times], [str(index) for index in layout.times])
+            for index in layout.times:
+                days = pc.replace_substring_regex(pc.utf8_trim_whitespace(rows[str(index)]), "[T ].*", "")
+                for day in days.unique().to_pylist():
+                    times.add_date(day)
+                rows = rows.filter(pc.equal(days, ""))
+        below = 0
 
 
 class _TimeForms:
@@ -163,9 +186,7 @@ class _TimeForms:
             if match := _EXPONENT_TIME.fullmatch(value):
                 self.digits = max(self.digits, len(match[1].replace(".", "")))
                 continue
-            orders = fields.date_orders(value, self._latest_year)
-            if orders:
-                self._add_date(value, orders)
+            if self.add_date(value):
                 return
             try:
                 fields.moment("observed_at", value)
@@ -173,7 +194,15 @@ class _TimeForms:
                 continue
             return
 
-    def _add_date(self, value: str, orders: frozenset[DateOrder]) -> None:
+    def add_date(self, value: str) -> bool:
+        """Look at what may be a date like 02-10-17; whether it is one.
+
+        Raises:
+            RefusedError: ``ambiguous_dates``; it contradicts one before.
+        """
+        orders = fields.date_orders(value, self._latest_year)
+        if not orders:
+            return False
         if self._orders is None:
             self._orders, self._first = orders, value
         elif self._orders and not self._orders & orders:
@@ -186,6 +215,12 @@ class _TimeForms:
             if len(self._orders & orders) < len(self._orders):
                 self._first = value
             self._orders &= orders
+        return True
+
+    @property
+    def has_orders(self) -> bool:
+        """Whether a date needs one."""
+        return self._orders is not None
 
     @property
     def is_settled(self) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.sources.csv.dialect import read_dialect
-from kasparro_pipeline.sources.csv.header import CsvMapping
+from kasparro_pipeline.sources.csv.header import SAMPLE_RECORDS, CsvMapping
 from kasparro_tests.sources.samples import CSV
 
 HEADER = "Name,Symbol,Date,Close"
@@ -221,3 +221,27 @@ def test_a_currency_is_a_coin_or_what_the_price_is_in(content, request_, coin, h
 
 def test_a_currency_of_prices_alone_names_no_coin():
     assert dialect("currency,date,price\nUSD,2020-01-01,1\n").problem[0] == "no_known_column"
+
+
+@pytest.mark.parametrize("late", ["02/13/2020", "13/02/20"])
+def test_dates_are_decided_by_all_there_are(late):
+    first = f"{HEADER}\n" + "Bitcoin,BTC,13/02/2020,1\n" * SAMPLE_RECORDS
+    blocks = [first, "Bitcoin,BTC,01/02/2020,1\n" * 10, f"Ether,ETH,{late},1\n"]
+    found = dialect(*blocks)
+    if late.startswith("02"):
+        assert found.problem[0] == "ambiguous_dates"
+        assert "no order of day and month fits both '13/02/2020' and '02/13/2020'" in found.problem[1]
+    else:
+        assert (found.problem, found.date_order) == (None, "dmy")
+
+
+def test_a_file_whose_dates_need_no_order_is_not_read_to_its_end():
+    read = []
+
+    def blocks():
+        for block in (HEADER + "\n" + ROW * SAMPLE_RECORDS, ROW, ROW):
+            read.append(block)
+            yield block.encode()
+
+    assert read_dialect(blocks, CSV, "drop/prices.csv", beyond_ascii=list).problem is None
+    assert read.count(ROW) <= 1
