@@ -40,12 +40,13 @@ def test_what_was_left_undone_and_asked_for_again_is_told(engine) -> None:
 
 
 def test_blocks_without_an_account_are_told_unless_their_file_was_read_again(engine) -> None:
-    def deliver(source: str, minute: int, *, is_last: bool, done: bool) -> None:
+    def deliver(source: str, minute: int, *, is_last: bool, done: bool, inserted: int = 0) -> None:
         at = datetime(2026, 11, 1, 12, minute, tzinfo=UTC)
         payload = {"source": source, "sha256": f"{source}{minute}"}
         kept = {**payload, "body": b"", "size_bytes": 0, "first_fetched_at": at}
         place = {"partition": "a.csv", "position": 0, "fetched_at": at, "request": "a.csv", "first_record": 1}
-        counts = dict.fromkeys(("records", "inserted", "updated", "unchanged", "quarantined"), 0) if done else {}
+        counts = dict.fromkeys(("updated", "unchanged", "quarantined"), 0) if done else {}
+        counts |= dict.fromkeys(("records", "inserted"), inserted) if done else {}
         account = {"parser_version": "1" if done else None, **counts}
         with engine.begin() as connection:
             keep_payloads(connection, [kept])
@@ -59,3 +60,7 @@ def test_blocks_without_an_account_are_told_unless_their_file_was_read_again(eng
     deliver("vendor", 0, is_last=False, done=False)  # a page is parsed whether the sweep ends or not
     deliver("vendor", 1, is_last=True, done=True)
     assert len(list(unaccounted(engine))) == 2
+    deliver("vendor_list", 0, is_last=True, done=True, inserted=3)  # listings
+    assert len(list(unaccounted(engine))) == 2
+    deliver("vendor", 2, is_last=True, done=True, inserted=3)
+    assert list(unaccounted(engine))[2:] == ["observation: 0 rows, but 3 were inserted"]
