@@ -20,6 +20,13 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
     return True
 
 
+def is_listening(port: int) -> bool:
+    """Whether something on this machine takes connections to `port`."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=10):
+        return True
+    return False
+
+
 def free_port() -> int:
     """A free port below those that systems hand out to clients, so that none of them sits on it at a restart."""
     return next(port for port in random.sample(range(15000, 32000), k=1000) if is_free(port))

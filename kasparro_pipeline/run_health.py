@@ -7,17 +7,22 @@ under way for a day, and what waits for its end waited as long.
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from dagster import DagsterRun, deserialize_value
+from dagster import DagsterEventType, DagsterRun, deserialize_value
 from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
 from dagster._grpc.client import DagsterGrpcClient
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
 
+from kasparro_pipeline.processes import has_ended
+
 PROCESS_TAG = "kasparro/process"
 """Of a run that `kasparro load` executes itself: host, pid and start of its process."""
+
+_THIS_MACHINE = ("localhost", "127.0.0.1")
 
 LIVES = CheckRunHealthResult(WorkerStatus.RUNNING)
 
@@ -28,7 +33,10 @@ def this_process() -> str:
 
 
 class WatchedRunLauncher(DefaultRunLauncher):
-    """`DefaultRunLauncher` that asks a run's code location whether it still executes the run."""
+    """`DefaultRunLauncher` that asks a run's code location whether it still executes the run.
+
+    The process of a run outlives a code location of this machine that is killed, and ends as it would have.
+    """
 
     @property
     def supports_check_run_worker_health(self) -> bool:
@@ -40,7 +48,20 @@ class WatchedRunLauncher(DefaultRunLauncher):
         if told := health_of_load(run):
             return told
         client: DagsterGrpcClient | None = self._get_grpc_client_for_termination(run.run_id)  # type: ignore[no-untyped-call]
-        return _of_location(client, run.run_id) if client else LIVES
+        told = _of_location(client, run.run_id) if client else LIVES
+        if told.status is WorkerStatus.FAILED and client and client.host in _THIS_MACHINE and self._has_process(run):
+            return LIVES
+        return told
+
+    def _has_process(self, run: DagsterRun) -> bool:
+        """Whether the process that said that it executes `run` is one of this machine, and not a later one."""
+        for entry in self._instance.all_logs(run.run_id, of_type=DagsterEventType.ENGINE_EVENT):
+            if entry.dagster_event and (pid := entry.dagster_event.engine_event_data.metadata.get("pid")):
+                with suppress(psutil.NoSuchProcess):
+                    process = psutil.Process(int(str(pid.value)))
+                    return process.create_time() < entry.timestamp and not has_ended(process)
+                return False
+        return False
 
 
 def health_of_load(run: DagsterRun) -> CheckRunHealthResult | None:

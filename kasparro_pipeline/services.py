@@ -22,7 +22,8 @@ DATABASE_SERVICE = "postgres"
 _LOCK = REPOSITORY / "constraints.txt"
 _PIPELINE = (REPOSITORY / "kasparro_pipeline", _LOCK)
 _API = (REPOSITORY / "kasparro_api", *_PIPELINE)
-_DAGSTER = (*_PIPELINE, REPOSITORY / "dagster.yaml", REPOSITORY / "workspace.yaml")
+_WORKSPACE = "deploy/workspace.yaml"
+_DAGSTER = (*_PIPELINE, REPOSITORY / "dagster.yaml", REPOSITORY / _WORKSPACE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,12 @@ class Service:
     port_variable: str = ""
     """The environment variable that moves `port`."""
     ready_url: str | None = None
-    """Answers 200 once the service is of use."""
+    """Answers 200 once the service is of use; without it a service with a port is once it listens."""
     stop_signal: str = "TERM"
     settle_seconds: int = 3
-    """Running this long, it counts as started; a service without `ready_url` is then taken for ready."""
-    needed_by_load: bool = False
-    """Has to be ready before the first load."""
+    """Running this long, it counts as started; a service without `port` is then taken for ready."""
+    needed_first: bool = False
+    """Has to be ready before the others start, and the first load."""
     after_load: bool = False
     """Starts after the first load, because it would load at the same time."""
     alone: bool = False
@@ -71,12 +72,24 @@ def services(settings: Settings) -> list[Service]:
                 port=settings.simulator_port,
                 port_variable="KASPARRO_SIMULATOR_PORT",
                 ready_url=f"{settings.simulator_url}/health",
-                needed_by_load=True,
+                needed_first=True,
                 code=_PIPELINE,
             )
         )
-    web = ("-m", "dagster_webserver", "-h", settings.host, "-p", str(settings.dagster_port), "-w", "workspace.yaml")
+    # What it says before it has loaded the definitions is never in our form of a log line: of that only what is wrong.
+    quiet = ("--log-level", "warning")
+    code = ("-m", "dagster", "api", "grpc", "--module-name", "kasparro_pipeline.definitions", "--host", "127.0.0.1")
+    web = ("-m", "dagster_webserver", "-h", settings.host, "-p", str(settings.dagster_port), "-w", _WORKSPACE)
     found += [
+        Service(
+            "code",
+            (*code, "--port", str(settings.code_port), *quiet),
+            port=settings.code_port,
+            port_variable="KASPARRO_CODE_PORT",
+            needed_first=True,
+            alone=True,
+            code=(*_PIPELINE, REPOSITORY / "dg.toml"),
+        ),
         Service(
             "api",
             ("-m", "kasparro_api"),
@@ -95,7 +108,7 @@ def services(settings: Settings) -> list[Service]:
         ),
         Service(
             "daemon",
-            ("-m", "dagster._daemon", "run", "-w", "workspace.yaml"),
+            ("-m", "dagster._daemon", "run", "-w", _WORKSPACE),
             settle_seconds=8,
             after_load=True,
             code=_DAGSTER,
@@ -120,6 +133,8 @@ def environment(settings: Settings) -> dict[str, str]:
         "DAGSTER_HOME": str(_dagster_home(settings)),
         "KASPARRO_HOME": str(settings.home),
         "KASPARRO_DROP_DIR": str(settings.drop_dir),
+        "KASPARRO_CODE_HOST": settings.code_host,
+        "KASPARRO_CODE_PORT": str(settings.code_port),
     }
 
 

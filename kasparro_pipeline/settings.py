@@ -11,9 +11,9 @@ from datetime import date
 from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 SIMULATED = ("coingecko", "coinpaprika")
@@ -49,6 +49,10 @@ class Settings(BaseSettings):
     dagster_port: int = 3000
     dagster_url: str | None = None
     """Where the API reaches Dagster's webserver; unset: this machine's, on `dagster_port`."""
+    code_host: str = "127.0.0.1"
+    """Where webserver and daemon reach the code location."""
+    code_port: int = 0
+    """Where it listens, on this machine only; 0: 1000 above `dagster_port`."""
     simulator_host: str = "127.0.0.1"
     """Where the simulator is reached."""
     simulator_port: int = 8010
@@ -115,6 +119,12 @@ class Settings(BaseSettings):
         if 0 < days < MIN_OBSERVATION_DAYS:
             raise ValueError(f"observations are kept for {MIN_OBSERVATION_DAYS} days or more, or (0) for good")
         return days
+
+    @model_validator(mode="after")
+    def _code_beside_its_webserver(self) -> Self:
+        above = self.dagster_port + 1000
+        self.code_port = self.code_port or (above if above < 2**16 else self.dagster_port - 1000)
+        return self
 
     @field_validator("home", "drop_dir")
     @classmethod

@@ -16,7 +16,7 @@ import httpx
 from filelock import FileLock, Timeout
 
 from kasparro_pipeline.errors import KasparroError, unusable
-from kasparro_pipeline.ports import holder, is_free
+from kasparro_pipeline.ports import holder, is_free, is_listening
 from kasparro_pipeline.services import DATABASE_SERVICE, Service, environment, make_dagster_home, services
 from kasparro_pipeline.settings import Settings
 from kasparro_pipeline.supervision import ServiceState, Supervisor
@@ -58,13 +58,15 @@ class Stack:
             self._start_database(undo)
             say("database ready")
             others = [service for service in self._services if service.name != DATABASE_SERVICE]
-            before = [service for service in others if not service.after_load]
+            first = [service for service in others if service.needed_first]
+            beside = [service for service in others if not service.needed_first and not service.after_load]
             after = [service for service in others if service.after_load]
-            self._start(before, undo)
-            self._await([service for service in before if service.needed_by_load], say)
+            self._start(first, undo)
+            self._await(first, say)
+            self._start(beside, undo)
             load()
             self._start(after, undo)
-            self._await([service for service in (*before, *after) if not service.needed_by_load], say)
+            self._await((*beside, *after), say)
             undo.pop_all()
 
     def down(self) -> None:
@@ -202,7 +204,7 @@ def enter(settings: Settings) -> None:
 
 def _is_ready(service: Service, state: ServiceState) -> bool:
     if service.ready_url is None:
-        return state.state == "RUNNING"
+        return is_listening(service.port) if service.port else state.state == "RUNNING"
     with suppress(httpx.TransportError):
         return httpx.get(service.ready_url, timeout=10, trust_env=False).status_code == httpx.codes.OK
     return False

@@ -29,7 +29,7 @@ def test_status_tells_programs_that_nothing_runs_and_leaves_no_trace(
 ) -> None:
     assert run(monkeypatch, "status", "--json") == 1
     told = {state["name"]: state["state"] for state in json.loads(capsys.readouterr().out)}
-    assert told == dict.fromkeys(["postgres", "simulator", "api", "webserver", "daemon"], "STOPPED")
+    assert told == dict.fromkeys(["postgres", "simulator", "code", "api", "webserver", "daemon"], "STOPPED")
     assert not home.exists()
 
 

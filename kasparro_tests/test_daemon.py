@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ import pytest
 import sqlalchemy as sa
 from dagster._core.launcher import WorkerStatus
 
+from kasparro_pipeline.ports import free_port
 from kasparro_pipeline.processes import wait_until_ended
 from kasparro_pipeline.services import services
 from kasparro_pipeline.settings import REPOSITORY, settings
@@ -31,21 +31,20 @@ WAIT_SECONDS = 120
 
 @contextmanager
 def daemon(log: Path) -> Iterator[None]:
-    """The daemon as `kasparro up` starts it; whatever it has started ends with it."""
-    (service,) = (service for service in services(settings()) if service.name == "daemon")
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, *service.arguments], cwd=REPOSITORY, stdout=out, stderr=out, env=dict(os.environ)
-        )
+    """Code location and daemon as `kasparro up` starts them, into one log; what they have started ends with them."""
+    with log.open("a") as out:
+        commands = [service.arguments for service in services(settings()) if service.name in ("code", "daemon")]
+        processes = [psutil.Popen([sys.executable, *c], cwd=REPOSITORY, stdout=out, stderr=out) for c in commands]
         try:
             yield
         finally:
-            ours = psutil.Process(process.pid)
-            started = [ours, *ours.children(recursive=True)]
-            process.terminate()
+            started = [*processes, *(child for one in processes for child in one.children(recursive=True))]
+            for process in processes:
+                process.terminate()
             for left in wait_until_ended(started, timeout_seconds=10):
                 left.kill()
-            process.wait()
+            for process in processes:
+                process.wait()
 
 
 def wait_for(what: Callable[[], object], log: Path) -> None:
@@ -70,6 +69,7 @@ def test_a_dropped_file_becomes_rows_without_anybody_asking_though_its_run_is_ki
 ) -> None:
     log = tmp_path / "daemon.log"
     monkeypatch.setenv("KASPARRO_LOG_FORMAT", "json")
+    monkeypatch.setenv("KASPARRO_CODE_PORT", str(free_port()))
     with kasparro(server, template, tmp_path, NOT_ASKED, NOT_ASKED) as env, daemon(log):
         (env.drop_dir / "desk").mkdir()
         (env.drop_dir / "desk" / "a.csv").write_text("Symbol,Name,Date,Price\nBTC,Bitcoin,2025-11-01,110064.5\n")

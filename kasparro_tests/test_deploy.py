@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
-from kasparro_pipeline.services import environment, make_dagster_home
-from kasparro_pipeline.settings import REPOSITORY, settings
+from kasparro_pipeline.services import environment, make_dagster_home, services
+from kasparro_pipeline.settings import REPOSITORY, Settings, settings
 
 K8S = REPOSITORY / "deploy" / "k8s"
 VALUES: dict[str, Any] = yaml.safe_load((K8S / "values.yaml").read_text())
@@ -67,12 +68,31 @@ def test_settings_are_settings() -> None:
     assert set(OURS["ConfigMap", "kasparro"]["data"]) <= names
 
 
+def workspace(name: str) -> dict[str, Any]:
+    (location,) = yaml.safe_load((REPOSITORY / name).read_text())["load_from"]
+    return dict(location)
+
+
+def test_the_code_location_is_one_however_it_is_started() -> None:
+    module = workspace("workspace.yaml")["python_module"]
+    server = workspace("deploy/workspace.yaml")["grpc_server"]
+    assert server["location_name"] == module["location_name"]
+    here = next(service.arguments for service in services(Settings()) if service.name == "code")
+    compose = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]
+    there = compose["code"]["command"]
+    for command in (here, there):
+        options = dict(pairwise(command))
+        assert options["--module-name"] == module["module_name"]
+        assert options["--port"] == str(Settings().code_port)
+    assert compose["daemon"]["environment"]["KASPARRO_CODE_HOST"] == "code"
+    assert {server["host"]["env"], server["port"]["env"]} <= environment(Settings()).keys()
+
+
 def test_the_code_location_is_what_the_workspace_loads() -> None:
-    (location,) = yaml.safe_load((REPOSITORY / "workspace.yaml").read_text())["load_from"]
+    module = workspace("workspace.yaml")["python_module"]
     (deployment,) = VALUES["dagster-user-deployments"]["deployments"]
     arguments = deployment["dagsterApiGrpcArgs"]
     named = dict(zip(arguments[::2], arguments[1::2], strict=True))
-    module = location["python_module"]
     assert named == {"--module-name": module["module_name"], "--location-name": module["location_name"]}
     assert import_module(named["--module-name"]).defs
     drops = OURS["ConfigMap", "kasparro"]["data"]["KASPARRO_DROP_DIR"]

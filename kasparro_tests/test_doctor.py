@@ -18,6 +18,7 @@ from kasparro_pipeline import doctor
 from kasparro_pipeline.cli import main
 from kasparro_pipeline.doctor import Patient, examine
 from kasparro_pipeline.errors import KasparroError
+from kasparro_pipeline.ports import free_port
 from kasparro_pipeline.settings import Settings, settings
 from kasparro_pipeline.warehouse.tables import delivery, failed_check, source_run
 from kasparro_tests.sources.vendor import Reply, running_vendor
@@ -53,10 +54,8 @@ def wrong(check: str) -> str:
 def test_a_sound_installation_has_nothing_wrong(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
-        free = [listening.getsockname()[1] for listening in (one, two)]
-    monkeypatch.setenv("KASPARRO_API_PORT", str(free[0]))
-    monkeypatch.setenv("KASPARRO_DAGSTER_PORT", str(free[1]))
+    for name in ("API", "DAGSTER", "CODE"):
+        monkeypatch.setenv(f"KASPARRO_{name}_PORT", str(free_port()))
     settings.cache_clear()
     monkeypatch.setattr(sys, "argv", ["kasparro", "doctor", "--json"])
     with pytest.raises(SystemExit) as exit_:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 from dagster._core.errors import DagsterUserCodeUnreachableError
+from dagster._core.events import EngineEventData
 from dagster._core.launcher import WorkerStatus
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._grpc.client import DagsterGrpcClient
@@ -97,10 +99,13 @@ def test_a_run_that_its_code_location_does_not_execute_has_failed(tmp_path: Path
         launcher = WatchedRunLauncher()
         launcher.register_instance(instance)
 
-        def health(**place: object) -> tuple[WorkerStatus, str | None]:
+        def health(pid: int | None = None, **place: object) -> tuple[WorkerStatus, str | None]:
             job = dg.JobDefinition(graph_def=dg.GraphDefinition(name="nothing"))
             tags = {GRPC_INFO_TAG: json.dumps({"host": "127.0.0.1", **place})}
-            told = launcher.check_run_worker_health(instance.create_run_for_job(job, tags=tags))
+            run = instance.create_run_for_job(job, tags=tags)
+            if pid:
+                instance.report_engine_event("Started process for run", run, EngineEventData.in_process(pid))
+            told = launcher.check_run_worker_health(run)
             return told.status, told.msg
 
         with subprocess.Popen(command, cwd=tmp_path) as server:
@@ -110,6 +115,10 @@ def test_a_run_that_its_code_location_does_not_execute_has_failed(tmp_path: Path
                     WorkerStatus.FAILED,
                     "The code location was started again and does not execute it.",
                 )
+                with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+                    pass
+                assert health(port=port, pid=ended.pid)[0] is WorkerStatus.FAILED
+                assert health(port=port, pid=os.getpid())[0] is WorkerStatus.RUNNING, "its process has outlived one"
             finally:
                 server.kill()
         assert health(port=port)[0] is WorkerStatus.RUNNING, "it is away, and can be asked when it comes back"

@@ -27,7 +27,7 @@ WEB = Service(
     port_variable="KASPARRO_WEB_PORT",
     ready_url=f"http://127.0.0.1:{PORT}/",
     settle_seconds=1,
-    needed_by_load=True,
+    needed_first=True,
 )
 # As Dagster does with code servers: a child in a session of its own, which no signal to the group reaches.
 CHILD = "subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)"
@@ -218,9 +218,16 @@ def test_every_service_has_the_variable_that_moves_its_port() -> None:
         "KASPARRO_API_PORT": settings.api_port,
         "KASPARRO_DAGSTER_PORT": settings.dagster_port,
         "KASPARRO_SIMULATOR_PORT": settings.simulator_port,
+        "KASPARRO_CODE_PORT": settings.code_port,
     }
+
+
+@pytest.mark.parametrize(("dagster", "code"), [(3000, 4000), (64_535, 65_535), (64_536, 63_536)])
+def test_stacks_side_by_side_need_no_port_of_their_own_for_the_code(dagster: int, code: int) -> None:
+    assert Settings(dagster_port=dagster).code_port == code
+    assert Settings(dagster_port=dagster, code_port=4321).code_port == 4321
 
 
 def test_live_vendors_and_a_database_of_ones_own_need_fewer_services() -> None:
     own = Settings(home=Path("/nowhere"), DATABASE_URL=SecretStr("postgresql://u:p@db/k"), vendors="live")
-    assert [service.name for service in services(own)] == ["api", "webserver", "daemon"]
+    assert [service.name for service in services(own)] == ["code", "api", "webserver", "daemon"]

@@ -215,9 +215,9 @@ class Round:
             instance.add_dynamic_partitions(drops().name or "", keys)
             with webserver() as url:
                 _launch(url, keys)
-            (daemon,) = (service for service in services(settings()) if service.name == "daemon")
-            log = self.folder / f"{self.name}-daemon.log"
-            stack.enter_context(_process([sys.executable, *daemon.arguments], log, {}))
+            for service in (service for service in services(settings()) if service.name in ("code", "daemon")):
+                log = self.folder / f"{self.name}-{service.name}.log"
+                stack.enter_context(_process([sys.executable, *service.arguments], log, {}))
             self._wait(instance)
             ended = instance.get_run_records(dg.RunsFilter(job_name=JOB))
             self.seconds = max(r.end_time or 0 for r in ended) - min(r.start_time or time.time() for r in ended)
@@ -230,6 +230,7 @@ class Round:
             "DATABASE_URL": url.render_as_string(hide_password=False),
             "KASPARRO_HOME": str(home),
             "KASPARRO_DROP_DIR": str(self.folder / self.name / "drops"),
+            "KASPARRO_CODE_PORT": str(free_port()),
             "KASPARRO_RUN_LAUNCHER": "celery",
             "KASPARRO_CELERY_BROKER": self.broker.format(address),
             "KASPARRO_FIRST_DAY": FIRST_DAY,
