@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +23,8 @@ from kasparro_pipeline.warehouse.tables import payload as payloads
 SOURCE_METADATA = "kasparro/source"
 """Metadata key of a raw asset: the source whose payloads it holds; ``csv_*`` stands for every source so called."""
 
+BYTES_AT_ONCE = 4 * 1024 * 1024
+"""Payloads without a checkpoint that are held in memory until they commit together."""
 ZSTD_LEVEL = 1  # a quarter of the size at a cost that cannot be measured; level 3 saves a tenth more at double time
 
 
@@ -155,10 +157,11 @@ def stored_body(engine: sa.Engine, source: str, sha256: str) -> bytes | None:
 
 
 class RawPayloadIOManager(dg.IOManager):
-    """Keeps the payloads an asset yields, each in one transaction with its delivery and the checkpoint behind it.
+    """Keeps the payloads an asset yields, in one transaction with their deliveries and the checkpoint behind them.
 
-    Bytes known by their SHA-256 are not stored again; the delivery is recorded all the same. A run that dies between
-    two payloads has kept the first with its checkpoint, so the next run goes on after it.
+    Bytes known by their SHA-256 are not stored again; the delivery is recorded all the same. A run that dies after a
+    payload with a checkpoint has kept both, so the next run goes on after it. Those without one, as of a file's blocks
+    all but the last, commit with those after them.
 
     The asset's value is an iterable of `Payload`; its metadata names the source under `SOURCE_METADATA`. A downstream
     asset gets `Deliveries` of its partitions.
@@ -176,12 +179,12 @@ class RawPayloadIOManager(dg.IOManager):
         deliveries = new = size = 0
         last: Payload | None = None
         with retried(context):
-            for payload in obj:
+            for together in _together(obj):
                 with engine.begin() as connection:
-                    new += _keep(connection, payload, context.run_id)
-                deliveries += 1
-                size += len(payload.body)
-                last = payload
+                    new += _keep(connection, together, context.run_id)
+                deliveries += len(together)
+                size += sum(len(one.body) for one in together)
+                last = together[-1]
         context.add_output_metadata(
             {
                 "payloads_new": new,
@@ -202,62 +205,96 @@ class RawPayloadIOManager(dg.IOManager):
         return Deliveries(self._engine(), str(source), context.asset_partition_keys)
 
 
-def _keep(connection: sa.Connection, payload: Payload, run_id: str) -> bool:
-    """Store the payload, its delivery and its checkpoint; True when its bytes are new."""
-    sha256 = hashlib.sha256(payload.body).hexdigest()
-    known = sa.select(payloads.c.sha256).where(payloads.c.source == payload.source, payloads.c.sha256 == sha256)
-    new = connection.scalar(known) is None and _store(connection, payload, sha256)
+def _together(found: Iterable[Payload]) -> Iterator[list[Payload]]:
+    """The payloads that commit at once: all up to a checkpoint, unless they are many."""
+    together: list[Payload] = []
+    for one in found:
+        together.append(one)
+        if one.checkpoint is not None or sum(len(each.body) for each in together) >= BYTES_AT_ONCE:
+            yield together
+            together = []
+    if together:
+        yield together
+
+
+def _keep(connection: sa.Connection, together: Sequence[Payload], run_id: str) -> int:
+    """Store the payloads, their deliveries and their checkpoints; how many of them are new."""
+    hashed = [(hashlib.sha256(one.body).hexdigest(), one) for one in together]
+    new = _store(connection, {(one.source, sha256): one for sha256, one in reversed(hashed)})
     connection.execute(
-        insert(delivery)
-        .values(
-            source=payload.source,
-            partition=payload.partition,
-            position=payload.position,
-            fetched_at=payload.fetched_at,
-            sha256=sha256,
-            request=payload.request,
-            first_record=payload.first_record,
-            is_last=payload.checkpoint is not None and payload.checkpoint.complete,
-            source_coin_id=payload.source_coin_id,
-            run_id=run_id,
-            problem=payload.problem,
-            is_ascii=payload.is_ascii,
-        )
-        .on_conflict_do_nothing()
+        insert(delivery).on_conflict_do_nothing(), [_delivery_row(sha256, one, run_id) for sha256, one in hashed]
     )
-    if payload.version is not None:
-        said = {
-            "request": payload.request,
-            "sha256": sha256,
-            "etag": payload.version.etag,
-            "last_modified": payload.version.last_modified,
-        }
-        connection.execute(
-            insert(vendor_answer)
-            .values(source=payload.source, position=payload.position, **said)
-            .on_conflict_do_update(index_elements=["source", "position"], set_=said)
-        )
-    if payload.checkpoint is not None:
-        values = {
-            "cursor": dict(payload.checkpoint.cursor),
-            "complete": payload.checkpoint.complete,
-            "run_id": run_id,
-            "updated_at": sa.func.clock_timestamp(),
-        }
-        connection.execute(
-            insert(checkpoint)
-            .values(source=payload.source, partition=payload.partition, **values)
-            .on_conflict_do_update(index_elements=["source", "partition"], set_=values)
-        )
+    for sha256, one in hashed:
+        if one.version is not None:
+            said = {
+                "request": one.request,
+                "sha256": sha256,
+                "etag": one.version.etag,
+                "last_modified": one.version.last_modified,
+            }
+            connection.execute(
+                insert(vendor_answer)
+                .values(source=one.source, position=one.position, **said)
+                .on_conflict_do_update(index_elements=["source", "position"], set_=said)
+            )
+        if one.checkpoint is not None:
+            values = {
+                "cursor": dict(one.checkpoint.cursor),
+                "complete": one.checkpoint.complete,
+                "run_id": run_id,
+                "updated_at": sa.func.clock_timestamp(),
+            }
+            connection.execute(
+                insert(checkpoint)
+                .values(source=one.source, partition=one.partition, **values)
+                .on_conflict_do_update(index_elements=["source", "partition"], set_=values)
+            )
     return new
 
 
-def _store(connection: sa.Connection, payload: Payload, sha256: str) -> bool:
+def _delivery_row(sha256: str, one: Payload, run_id: str) -> dict[str, Any]:
+    return {
+        "source": one.source,
+        "partition": one.partition,
+        "position": one.position,
+        "fetched_at": one.fetched_at,
+        "sha256": sha256,
+        "request": one.request,
+        "first_record": one.first_record,
+        "is_last": one.checkpoint is not None and one.checkpoint.complete,
+        "source_coin_id": one.source_coin_id,
+        "run_id": run_id,
+        "problem": one.problem,
+        "is_ascii": one.is_ascii,
+    }
+
+
+def _store(connection: sa.Connection, found: Mapping[tuple[str, str], Payload]) -> int:
+    """Store the bytes that are not stored yet, by source and hash; how many were not."""
+    key = (payloads.c.source, payloads.c.sha256)
+    stored = connection.execute(sa.select(*key).where(sa.tuple_(*key).in_(list(found))))
+    known = {tuple(row) for row in stored}
+    # In one order, so that of two who store the same payloads one waits for the other, and not both.
+    rows: list[dict[str, Any]] = [
+        {"source": source, "sha256": sha256, "first_fetched_at": found[source, sha256].fetched_at}
+        for source, sha256 in sorted(found.keys() - known)
+    ]
+    if not rows:
+        return 0
     # Before anything is written: to make a partition, nobody may be writing payloads, not even we.
-    Months(connection, raw_payload).make([month_of(payload.fetched_at.astimezone(UTC))])
-    key = {"source": payload.source, "sha256": sha256, "first_fetched_at": payload.fetched_at}
-    if connection.execute(insert(payloads).values(key).on_conflict_do_nothing()).rowcount == 0:
-        return False
-    body = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(payload.body)
-    connection.execute(sa.insert(raw_payload).values(**key, body=body, size_bytes=len(payload.body)))
-    return True
+    Months(connection, raw_payload).make({month_of(row["first_fetched_at"].astimezone(UTC)) for row in rows})
+    statement = insert(payloads).on_conflict_do_nothing().returning(*key)
+    new = {tuple(row) for row in connection.execute(statement, rows)}
+    bodies = [_body_row(row, found[row["source"], row["sha256"]].body) for row in rows if _key_of(row) in new]
+    if bodies:
+        connection.execute(sa.insert(raw_payload), bodies)
+    return len(bodies)
+
+
+def _key_of(row: Mapping[str, Any]) -> tuple[str, str]:
+    return row["source"], row["sha256"]
+
+
+def _body_row(row: Mapping[str, Any], body: bytes) -> dict[str, Any]:
+    compressed = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(body)
+    return {**row, "body": compressed, "size_bytes": len(body)}

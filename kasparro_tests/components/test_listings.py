@@ -36,7 +36,7 @@ def keep(world: World, records: list[Any], number: int, of: str = "/coins") -> N
     body = json.dumps(records).encode()
     payload = Payload("vendor_list", "2026-11-01", position, at, body, url, 1, Checkpoint({}, True))
     with world.engine.begin() as connection:
-        _keep(connection, payload, "fetched")
+        _keep(connection, [payload], "fetched")
 
 
 def parse(world: World, told: CoinList = LIST) -> None:

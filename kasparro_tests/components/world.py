@@ -15,7 +15,7 @@ from kasparro_pipeline.components.observations import COIN, WRITTEN_BY, Observat
 from kasparro_pipeline.components.source_run import SourceRun
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.io_managers.postgres import _merge_all
-from kasparro_pipeline.io_managers.raw_payload import Deliveries, _keep
+from kasparro_pipeline.io_managers.raw_payload import Deliveries, _keep, _together
 from kasparro_pipeline.sources.csv.reading import CsvReading
 from kasparro_pipeline.sources.json_records import JsonMapping
 from kasparro_pipeline.sources.records import Checkpoint, Payload
@@ -79,9 +79,9 @@ class World:
         self.parse({payload.source for payload in payloads}, {payload.partition for payload in payloads})
 
     def keep(self, payloads: Iterable[Payload]) -> None:
-        for payload in payloads:
+        for together in _together(payloads):
             with self.engine.begin() as connection:
-                _keep(connection, payload, f"run-{self._runs}")
+                _keep(connection, together, f"run-{self._runs}")
 
     def parse(self, sources: Iterable[str], partitions: Iterable[str]) -> None:
         partitions = list(partitions)
