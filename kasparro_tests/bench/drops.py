@@ -3,11 +3,13 @@
 Each round takes in turns, so that a noisy machine harms all alike:
 
 - ``plain COPY``: the same rows, read and parsed beforehand, into a logged table without key or index;
-- ``drop``: from the file to ``observation``, its blocks kept, quarantine and account written: what a run does;
+- ``new keys``: from the file to ``observation``, its blocks kept, quarantine and account written: what a run does;
+- ``drop``: the same, where another file has said something else of every tenth key before;
 - ``dlt``: the same file by dlt (Arrow, ADBC), without key, raw copy or quarantine; where it is installed
   (``pip install -e '.[bench]'``).
 
-Each runs in a process of its own; memory is the greatest resident size of that process. Last, a year of daily files is
+Each runs in a process of its own. Processor time is that of this process, without PostgreSQL's; memory is its greatest
+resident size, and what it has of that before it begins. Last, a year of daily files is
 dropped, and the time is taken in which a look finds that none has changed.
 """
 
@@ -28,6 +30,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 import dagster as dg
@@ -44,14 +47,17 @@ from kasparro_pipeline.sources.collect import FIRST_DAY
 from kasparro_pipeline.sources.csv.blocks import read_blocks
 from kasparro_pipeline.sources.csv.parse import parse_csv
 from kasparro_pipeline.sources.csv.reading import CsvReading
-from kasparro_pipeline.sources.drops import find_drops
+from kasparro_pipeline.sources.drops import Drop, find_drops
 from kasparro_pipeline.sources.records import Payload
 from kasparro_pipeline.warehouse.database import create_engine, current_engine
 from kasparro_pipeline.warehouse.tables import SCHEMA, merge_receipt, metadata, observation
 from kasparro_tests.bench.loads import database, plain_copy
 from kasparro_tests.sources.samples import CSV, delivered
 
-PLAIN, DROP, DLT = "plain COPY", "drop", "dlt"
+PLAIN, NEW, DROP, DLT = "plain COPY", "new keys", "drop", "dlt"
+FILE, BEFORE = "bench/prices.csv", "bench/before.csv"
+STORED_PART = 10
+"""Of the keys in the one file, one in so many is in the other one."""
 COINS = 5_000
 HEADER = "id,symbol,name,last_updated,current_price,market_cap,total_volume,circulating_supply,market_cap_rank\n"
 READING = CsvReading(CSV)
@@ -78,17 +84,20 @@ def _run(folder: Path, url: sa.URL, rows: int, rounds: int) -> None:
         "DATABASE_URL": url.render_as_string(hide_password=False),
         "KASPARRO_DROP_DIR": str(folder / "drops"),
     }
-    file = folder / "drops" / "bench" / "prices.csv"
+    file, before = (folder / "drops" / name for name in (FILE, BEFORE))
     file.parent.mkdir(parents=True)
     _write(file, rows)
-    names = [PLAIN, DROP, *([DLT] if importlib.util.find_spec("dlt") else [])]
+    _write_before(before, file)
+    names = [PLAIN, NEW, DROP, *([DLT] if importlib.util.find_spec("dlt") else [])]
     found = defaultdict(list)
     for _ in range(rounds):
-        _empty(url)
         for name in names:
+            if name != DLT:  # what it has loaded is compared with what was dropped
+                _empty(url)
             found[name].append(_process(name, environment))
     _print(found, rows, rounds, file.stat().st_size)
     file.unlink()
+    before.unlink()
     for day in range(DAYS):
         _write(file.with_name(f"{day:03}.csv"), 100, day)
     _empty(url)
@@ -113,15 +122,17 @@ def _empty(url: sa.URL) -> None:
 
 def _print(found: dict[str, list[dict[str, float]]], rows: int, rounds: int, size: int) -> None:
     print(f"a CSV file of {size / 1e6:.0f} MB, {rows} records, {rounds} rounds, medians")  # noqa: T201
-    for name, goal in ((PLAIN, ""), (DROP, "goal 0.35 or more, 200 MB or less"), (DLT, "")):
+    goals = {NEW: "goal 0.5 or more", DROP: "goal 0.35 or more, 200 MB or less"}
+    for name in (PLAIN, NEW, DROP, DLT):
         if name not in found:
             print(f"{name}: not installed")  # noqa: T201
             continue
         seconds = statistics.median(run["seconds"] for run in found[name])
-        memory = max(run["megabytes"] for run in found[name])
+        processor = statistics.median(run["processor"] for run in found[name])
+        first, most = (max(run[key] for run in found[name]) for key in ("megabytes_before", "megabytes"))
         print(  # noqa: T201
             f"{name:11} {seconds:6.2f} s  {rows / seconds:9.0f} rows/s  {_ratio(found[PLAIN], found[name]):5.2f} of "
-            f"plain COPY  {memory:4.0f} MB  {goal}"
+            f"plain COPY  {processor:5.2f} s of processor  {most:4.0f} MB ({first:.0f} before)  {goals.get(name, '')}"
         )
     if DLT in found:
         print(f"a drop is {_ratio(found[DLT], found[DROP]):.2f} times as fast as dlt (goal 2.5 or more)")  # noqa: T201
@@ -146,22 +157,37 @@ def _write(file: Path, rows: int, day: int = 0) -> None:
             )
 
 
+def _write_before(file: Path, other: Path) -> None:
+    """Every tenth record of the other file, with another rank."""
+    with other.open() as records, file.open("w") as out:
+        out.write(next(records))
+        out.writelines(f"{record.rstrip()}0\n" for record in islice(records, 0, None, STORED_PART))
+
+
 # -- one measurement, in a process of its own ---------------------------------------------------------------------
 
 
 def _measured(name: str) -> dict[str, float]:
-    _load([])  # so that what is imported late, Dagster's instance and the first connection are not in the time
-    seconds = MEASURED[name]() if name in MEASURED else _year()
-    return {"seconds": seconds, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    _load([])  # so that what is imported late and the first connection are not in the time
+    before = _megabytes()
+    return {
+        **(MEASURED[name]() if name in MEASURED else _year()),
+        "megabytes": _megabytes(),
+        "megabytes_before": before,
+    }
 
 
-def _timed(work: Callable[[], None]) -> float:
-    started = time.perf_counter()
+def _megabytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _timed(work: Callable[[], object]) -> dict[str, float]:
+    started, processor = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - started
+    return {"seconds": time.perf_counter() - started, "processor": time.process_time() - processor}
 
 
-def _plain() -> float:
+def _plain() -> dict[str, float]:
     frames = list(_frames())
 
     def copy() -> None:
@@ -173,7 +199,7 @@ def _plain() -> float:
 
 def _frames() -> Iterator[pa.Table]:
     """The observations in the file."""
-    (drop,) = find_drops(settings().drop_dir)
+    drop = _drop_of(FILE)
 
     def blocks() -> Iterator[Payload]:
         return read_blocks(
@@ -185,28 +211,42 @@ def _frames() -> Iterator[pa.Table]:
         yield parse_csv(delivered(block), dialect).observations
 
 
-def _drop() -> float:
-    return _timed(lambda: _load([drop.partition for drop in due_drops()]))
+def _drop_of(partition: str) -> Drop:
+    return next(drop for drop in find_drops(settings().drop_dir) if drop.partition == partition)
 
 
-def _load(partitions: list[str]) -> None:
+def _new() -> dict[str, float]:
+    assert FILE in {drop.partition for drop in due_drops()}
+    context = _contexts()
+    return _timed(lambda: _load([FILE], context))
+
+
+def _drop() -> dict[str, float]:
+    _load([BEFORE])
+    return _new()
+
+
+_Contexts = tuple[dg.OutputContext, dg.OutputContext]
+
+
+def _contexts() -> _Contexts:
+    """Of both assets' steps; Dagster makes an instance for each."""
+    told = {TABLE: observation.fullname}
+    key = ["csv_drops", "observations"]
+    raw = dg.build_output_context(run_id="bench", instance=_instance())
+    return raw, dg.build_output_context(asset_key=key, definition_metadata=told, run_id="bench", instance=_instance())
+
+
+def _load(partitions: list[str], contexts: _Contexts | None = None) -> None:
     """What the assets' steps do with these drops, without Dagster around them."""
+    for_raw, for_observations = contexts or _contexts()
     found = {drop.partition: drop for drop in find_drops(settings().drop_dir)}
     raw = RawPayloadIOManager(current_engine)
-    raw.handle_output(
-        dg.build_output_context(run_id="bench", instance=_instance()),
-        (block for partition in partitions for block in changed_blocks(found[partition])),
-    )
+    raw.handle_output(for_raw, (block for partition in partitions for block in changed_blocks(found[partition])))
     deliveries = Deliveries(current_engine(), "csv_*", partitions)
     run = SourceRun(current_engine, "bench", "csv_drops/observations", "bench", frozenset(["csv_bench"]))
     load = ObservationLoad(deliveries, CsvParser("bench", READING, FIRST_DAY, deliveries), run).load()
-    context = dg.build_output_context(
-        asset_key=["csv_drops", "observations"],
-        definition_metadata={TABLE: observation.fullname},
-        run_id="bench",
-        instance=_instance(),
-    )
-    PostgresIOManager(current_engine, metadata, receipts=merge_receipt).handle_output(context, load)
+    PostgresIOManager(current_engine, metadata, receipts=merge_receipt).handle_output(for_observations, load)
 
 
 @cache
@@ -214,11 +254,11 @@ def _instance() -> dg.DagsterInstance:
     return dg.DagsterInstance.ephemeral()
 
 
-def _dlt() -> float:
+def _dlt() -> dict[str, float]:
     import dlt  # noqa: PLC0415 - may not be there
     from pyarrow import csv  # noqa: PLC0415
 
-    (drop,) = find_drops(settings().drop_dir)
+    drop = _drop_of(FILE)
     numbers = dict.fromkeys(("current_price", "market_cap", "total_volume", "circulating_supply"), pa.decimal128(38, 9))
     url = current_engine().url.set(drivername="postgresql").render_as_string(hide_password=False)
 
@@ -234,14 +274,14 @@ def _dlt() -> float:
             pipelines_dir=folder,
         )
         resource_ = dlt.resource(batches(), name="prices", write_disposition="append")
-        seconds = _timed(lambda: pipeline.run(resource_, loader_file_format="parquet"))
+        spent = _timed(lambda: pipeline.run(resource_, loader_file_format="parquet"))
     with current_engine().connect() as connection:
         loaded = connection.execute(sa.text("SELECT count(*) FROM dlt_bench.prices")).scalar()
         assert loaded == connection.execute(sa.text(f"SELECT count(*) FROM {SCHEMA}.observation")).scalar()
-    return seconds
+    return spent
 
 
-def _year() -> float:
+def _year() -> dict[str, float]:
     _load([drop.partition for drop in due_drops()])
 
     def look() -> None:
@@ -252,7 +292,7 @@ def _year() -> float:
     return _timed(look)
 
 
-MEASURED: dict[str, Callable[[], float]] = {PLAIN: _plain, DROP: _drop, DLT: _dlt}
+MEASURED: dict[str, Callable[[], dict[str, float]]] = {PLAIN: _plain, NEW: _new, DROP: _drop, DLT: _dlt}
 
 
 if __name__ == "__main__":
