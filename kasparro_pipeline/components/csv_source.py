@@ -130,12 +130,13 @@ class CsvSource(dg.Component, dg.Model, dg.Resolvable):
         found = {drop.partition: drop for drop in find_drops(settings().drop_dir)}
         run = SourceRun.begin(current_engine, context, map(source_of, context.partition_keys))
         failed: dict[str, KasparroError] = {}
+        cursors = read_cursors(context.partition_keys)
         for partition in context.partition_keys:
             if partition not in found:
                 context.log.warning(f"{partition} is no longer in the drop folder; what was kept of it stays")
                 continue
             try:
-                yield from changed_blocks(found[partition])
+                yield from changed_blocks(found[partition], cursors.get(partition))
             except KasparroError as error:
                 failed[partition] = error
         for partition, reason in failed.items():
@@ -265,17 +266,23 @@ def due_drops() -> list[Drop]:
         KasparroError: the drop folder cannot be read.
     """
     found = find_drops(settings().drop_dir)
-    partitions = sa.literal([drop.partition for drop in found], sa.ARRAY(sa.Text))
-    finished = sa.select(checkpoint.c.partition, checkpoint.c.cursor).where(
-        checkpoint.c.source.startswith("csv_", autoescape=True), checkpoint.c.partition == sa.any_(partitions)
-    )
+    cursors = read_cursors(drop.partition for drop in found)
     unparsed = sa.select(delivery.c.partition).where(
         delivery.c.source.startswith("csv_", autoescape=True), delivery.c.parser_version.is_(None)
     )
     with current_engine().connect() as connection:
-        cursors: dict[str, Any] = {row.partition: row.cursor for row in connection.execute(finished)}
         waiting = set(connection.scalars(unparsed))
     return [drop for drop in found if drop.partition in waiting or not drop.is_known(cursors.get(drop.partition))]
+
+
+def read_cursors(partitions: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+    """How far files were read: by partition what their checkpoints say."""
+    names = sa.literal(list(partitions), sa.ARRAY(sa.Text))
+    query = sa.select(checkpoint.c.partition, checkpoint.c.cursor).where(
+        checkpoint.c.source.startswith("csv_", autoescape=True), checkpoint.c.partition == sa.any_(names)
+    )
+    with current_engine().connect() as connection:
+        return {row.partition: row.cursor for row in connection.execute(query)}
 
 
 def drop_ranges(instance: dg.DagsterInstance, due: Iterable[Drop]) -> tuple[list[tuple[str, str]], list[str]]:
@@ -286,17 +293,12 @@ def drop_ranges(instance: dg.DagsterInstance, due: Iterable[Drop]) -> tuple[list
     return key_ranges(wanted, order + added), added
 
 
-def changed_blocks(drop: Drop) -> Iterator[Payload]:
-    """The file's blocks, unless it is what was kept of it.
+def changed_blocks(drop: Drop, cursor: Mapping[str, Any] | None) -> Iterator[Payload]:
+    """The file's blocks, unless it is what was kept of it: what its checkpoint's `cursor` tells.
 
     Raises:
         KasparroError: the file cannot be read.
     """
-    query = sa.select(checkpoint.c.cursor).where(
-        checkpoint.c.source == drop.source, checkpoint.c.partition == drop.partition
-    )
-    with current_engine().connect() as connection:
-        cursor = connection.scalar(query)
     if cursor and drop.is_known(cursor) and cursor.get("sha256") == file_digest(drop.path):
         return
     yield from read_blocks(

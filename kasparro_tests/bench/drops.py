@@ -30,14 +30,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import dagster as dg
 import pyarrow as pa
 import sqlalchemy as sa
 
-from kasparro_pipeline.components.csv_source import CsvParser, changed_blocks, due_drops
+from kasparro_pipeline.components.csv_source import CsvParser, changed_blocks, due_drops, read_cursors
 from kasparro_pipeline.components.observations import ObservationLoad
 from kasparro_pipeline.components.source_run import SourceRun
 from kasparro_pipeline.io_managers.postgres import TABLE, PostgresIOManager
@@ -242,7 +242,9 @@ def _load(partitions: list[str], contexts: _Contexts | None = None) -> None:
     for_raw, for_observations = contexts or _contexts()
     found = {drop.partition: drop for drop in find_drops(settings().drop_dir)}
     raw = RawPayloadIOManager(current_engine)
-    raw.handle_output(for_raw, (block for partition in partitions for block in changed_blocks(found[partition])))
+    cursors = read_cursors(partitions)
+    blocks = (changed_blocks(found[partition], cursors.get(partition)) for partition in partitions)
+    raw.handle_output(for_raw, chain.from_iterable(blocks))
     deliveries = Deliveries(current_engine(), "csv_*", partitions)
     run = SourceRun(current_engine, "bench", "csv_drops/observations", "bench", frozenset(["csv_bench"]))
     load = ObservationLoad(deliveries, CsvParser("bench", READING, FIRST_DAY, deliveries), run).load()
@@ -287,7 +289,9 @@ def _year() -> dict[str, float]:
     def look() -> None:
         assert due_drops() == []
         # And where everything is looked at all the same, as when all partitions are materialized by hand:
-        assert not any(list(changed_blocks(drop)) for drop in find_drops(settings().drop_dir))
+        found = find_drops(settings().drop_dir)
+        cursors = read_cursors(drop.partition for drop in found)
+        assert not any(list(changed_blocks(drop, cursors.get(drop.partition))) for drop in found)
 
     return _timed(look)
 
