@@ -19,7 +19,7 @@ from kasparro_pipeline.sources.shape import json_shape
 from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.tables import source_coin
 
-PARSER = "json-4"
+PARSER = "json-5"
 """Raised by one whenever the code would make other observations of the same bytes."""
 
 

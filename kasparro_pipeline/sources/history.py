@@ -19,10 +19,9 @@ from kasparro_pipeline.sources.collect import FIRST_DAY, ROW_COLUMNS, Collector,
 from kasparro_pipeline.sources.fields import RefusedError
 from kasparro_pipeline.sources.http import NoSuchError, VendorClient
 from kasparro_pipeline.sources.json_records import Coin, JsonMapping, converter, parse_json
-from kasparro_pipeline.sources.json_text import UNREADABLE, Path, value_at
+from kasparro_pipeline.sources.json_text import UNREADABLE, Path, records_at, value_at
 from kasparro_pipeline.sources.records import Checkpoint, Delivery, ParsedPayload, Payload
 
-_pairs = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _pair = msgspec.json.Decoder(tuple[msgspec.Raw, msgspec.Raw]).decode
 _ALWAYS = ("source", "source_coin_id", "observed_at", "symbol", "name", "fetched_at", "payload_sha256", "position")
 
@@ -203,21 +202,21 @@ class _Moment(NamedTuple):
     broken: bool = False
 
 
-def _points(body: bytes, series: Mapping[str, Path]) -> dict[_Moment, dict[str, msgspec.Raw]]:
+def _points(body: bytes, series: Mapping[str, Path]) -> dict[_Moment, dict[str, msgspec.Raw | bytes]]:
     """The values of each moment, in the order in which the moments come.
 
     Raises:
         RefusedError: ``unreadable_payload``; a series is missing or no array.
     """
-    points: dict[_Moment, dict[str, msgspec.Raw]] = {}
+    points: dict[_Moment, dict[str, msgspec.Raw | bytes]] = {}
     for name, path in series.items():
         found = value_at(body, path)
         if found is None:
             raise RefusedError("unreadable_payload", f"the answer has no {'.'.join(path)!r}")
         try:
-            pairs = _pairs(found)
-        except UNREADABLE as error:
-            raise RefusedError("unreadable_payload", f"no array at {'.'.join(path)}: {error}") from None
+            pairs = records_at(bytes(found), ())
+        except RefusedError as refused:
+            raise RefusedError("unreadable_payload", f"no array at {'.'.join(path)}: {refused.reason}") from None
         turns: Counter[bytes] = Counter()
         for index, pair in enumerate(pairs):
             try:
