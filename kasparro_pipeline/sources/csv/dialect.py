@@ -26,6 +26,9 @@ from kasparro_pipeline.sources.records import NUMBER_COLUMNS
 SPREADSHEET_DIGITS = 6
 """A spreadsheet shows a long number in so many, and writes into the file what it shows."""
 
+SECONDS_DIGITS = 10
+"""Of the seconds since 1970, from 2001 to 2286."""
+
 _EXPONENT_TIME = re.compile(r"([0-9](?:\.[0-9]+)?)[eE]\+?([0-9]{1,2})")
 
 Blocks = Callable[[], Iterable[bytes]]
@@ -149,7 +152,7 @@ def _with_forms(dialect: CsvDialect, blocks: Blocks, told: CsvFormat, latest_yea
         dialect,
         date_order=told.date_order or times.order(),
         decimals=tuple((column, signs.get(column, signs[""])) for column, _ in columns),
-        exact_exponents=times.digits > SPREADSHEET_DIGITS,
+        exact_exponents=times.digits > SPREADSHEET_DIGITS and not times.have_lost,
     )
 
 
@@ -179,12 +182,15 @@ class _TimeForms:
         self._first: str = ""
         self.digits = 0
         """The most that a time like 1.6387488E+12 has."""
+        self.have_lost = False
+        """Such a time has lost some."""
 
     def add(self, dialect: CsvDialect, row: list[str]) -> None:
         """Look at the time that would be read from `row`."""
         for value in dialect.time_texts(row):
             if match := _EXPONENT_TIME.fullmatch(value):
                 self.digits = max(self.digits, len(match[1].replace(".", "")))
+                self.have_lost = self.have_lost or not _is_whole(match)
                 continue
             if self.add_date(value):
                 return
@@ -253,11 +259,21 @@ def with_all_digits(value: str, dialect: CsvDialect) -> str:
     match = _EXPONENT_TIME.fullmatch(value)
     if match is None:
         return value
-    if not dialect.exact_exponents:
+    if not dialect.exact_exponents or not _is_whole(match):
         raise RefusedError(
             "bad_time", f"observed_at: {shown(value)} has lost its last digits, as spreadsheets do; export it again"
         )
     return shifted(match[1], int(match[2]))
+
+
+def _is_whole(match: re.Match[str]) -> bool:
+    """Whether a time in exponent notation has its seconds: in its digits, or as the zeros of a whole minute."""
+    digits = match[1].replace(".", "")
+    try:
+        found = fields.moment("observed_at", shifted(match[1], int(match[2])))
+    except RefusedError:
+        return False
+    return len(digits) >= SECONDS_DIGITS or not (found.second or found.microsecond)
 
 
 def _rows(dialect: CsvDialect, blocks: Iterable[bytes]) -> Iterator[list[str]]:

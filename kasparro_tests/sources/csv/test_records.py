@@ -187,6 +187,29 @@ def test_the_first_time_that_can_be_read_counts():
     ]
 
 
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        (["1.6387488E+12", "1.638756E+12", "1.63875E+12"], ["00:00:00", "02:00:00", "00:20:00"]),  # nothing lost
+        (["1.63874886E+12", "1.6387489e+12"], None),  # the second one is no whole minute
+        (["1.638748E+12", "1.638752E+12", "1.638755E+12"], None),  # hours, by printf("%e")
+        (["1.63875E+12", "1.63875E+12"], None),
+        (["1.638748861E+12", "1.63874886E+12"], ["00:01:01", "00:01:00"]),
+        (["1.638748861E+09", "1.6387488E+09"], ["00:01:01", "00:00:00"]),
+        (["1.638748E+09", "1.638752E+09"], None),
+    ],
+)
+def test_times_with_an_exponent_are_read_where_all_their_digits_are_there(times, expected):
+    parsed = read("id,unix,price\n" + "".join(f"a,{value},{row}\n" for row, value in enumerate(times)))
+    if expected is None:
+        assert [refused.reason_code for refused in parsed.quarantined] == ["bad_time"] * len(times)
+    else:
+        assert sorted(row.time().isoformat() for row in parsed.observations["observed_at"].to_pylist()) == sorted(
+            expected
+        )
+        assert parsed.quarantined == []
+
+
 def test_a_day_does_not_stand_in_for_a_time_that_lost_its_digits():
     content = "unix,date,id,close\n1.63875E+12,2021-12-06,a,1\n"
     assert codes(content) == [("drop/prices.csv:2", "bad_time")]
