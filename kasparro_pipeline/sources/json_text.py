@@ -120,8 +120,7 @@ def _split_object(text: str) -> Iterator[tuple[str, str]]:
     position, end = _skip(text, 1), len(text) - 1
     while position < end:
         name, position = _lenient.raw_decode(text, position)
-        position = _skip(text, position)
-        if not isinstance(name, str) or text[position] != ":":
+        if not isinstance(name, str) or position > end or text[position := _skip(text, position)] != ":":
             raise ValueError("no name")
         start = _skip(text, position + 1)
         position = _lenient.raw_decode(text, start)[1]
@@ -131,6 +130,8 @@ def _split_object(text: str) -> Iterator[tuple[str, str]]:
 
 def _next(text: str, position: int, end: int) -> int:
     """Where the next item begins, or `end`."""
+    if position > end:
+        raise ValueError("the last item took the end")
     position = _skip(text, position)
     if position < end:
         if text[position] != ",":

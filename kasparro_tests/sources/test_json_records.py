@@ -230,7 +230,19 @@ def test_odd_texts_within_the_answer_cost_one_record_and_not_the_payload(odd):
 
 @pytest.mark.parametrize(
     "body",
-    [b'{"data":NaN}', b'{"data":[NaN]', b'{"data":[NaN],}', b'{"data" [NaN]}', b"{1:[NaN]}", b'{"data":[NaN]]}'],
+    [
+        b'{"data":NaN}',
+        b'{"data":[NaN]',
+        b'{"data":[NaN],}',
+        b'{"data" [NaN]}',
+        b"{1:[NaN]}",
+        b'{"data":[NaN]]}',
+        b'{"data":{}',
+        b'{"data"}',
+        b"{",
+        b'{"data":[[]}',
+        b'{"data":[NaN',
+    ],
 )
 def test_an_odd_text_does_not_make_an_array_of_what_is_none(body):
     (quarantined,) = parse_bytes(body, JsonMapping(COINGECKO.columns, record_path=("data",))).quarantined
@@ -272,7 +284,7 @@ def test_a_long_record_is_shown_in_part():
             b"<html></html>",
             b"\xff\xfe[",
         ),
-        *(b"[" * 100_000, b"\0", b'["\\ud800",]', b'["\\ud800"', b'["\\ud800" 1]', b'["\\ud800"]]', b"[NaN"),
+        *(b"[" * 100_000, b"\0", b'["\\ud800",]', b'["\\ud800"', b'["\\ud800" 1]', b'["\\ud800"]]', b"[NaN", b"[[]"),
     ],
 )
 def test_a_payload_that_is_no_array_is_one_quarantined_record(body):
