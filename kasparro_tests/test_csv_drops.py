@@ -13,9 +13,9 @@ from datetime import datetime
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from dagster.components.resolved.errors import ResolutionException
 
 from kasparro_pipeline.components import csv_source
-from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.load import Loader
 from kasparro_pipeline.sources.csv import blocks
 from kasparro_pipeline.warehouse.tables import delivery, observation, quarantine
@@ -183,12 +183,12 @@ def dialect_shown(partition: str) -> dict:
 
 
 def test_a_wrong_format_in_defs_yaml_is_named() -> None:
-    source = csv_source.CsvSource.resolve_from_yaml(
+    text = (
         "name: csv_drops\npriority: 90\ncolumns: {price_usd: [price]}\n"
         'formats: [{match: "a/*", columns: {price_usd: x}, coin: {symbol: BTC}}, {match: "b/*", decimals: ","}]\n'
     )
-    with pytest.raises(KasparroError, match=r"formats\[1\] \(b/\*\): Object contains unknown field `decimals`"):
-        source.build_defs(None)
+    with pytest.raises(ResolutionException, match=r"formats\[1\] \(b/\*\): Object contains unknown field `decimals`"):
+        csv_source.CsvSource.resolve_from_yaml(text)
 
 
 @pytest.mark.realdata
