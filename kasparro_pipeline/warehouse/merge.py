@@ -32,7 +32,7 @@ __all__ = ["Frame", "Group", "Merge", "MergeError", "Merged", "UtcDay", "Window"
 Frame: TypeAlias = pd.DataFrame | pa.Table | pa.RecordBatch | sa.Select[Any] | sa.TextualSelect
 
 COPY_ROWS = 10_000
-STORED_PART = 4
+STORED_PART = 2
 """Where more than one key in so many is stored already, rows are compared and not looked up before."""
 PROBED = 200
 """Of a chunk's keys so many are looked up first; where none of them is stored, hardly any other is."""

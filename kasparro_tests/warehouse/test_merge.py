@@ -356,6 +356,14 @@ class TestPlans:
                 assert "Hash" not in plan.replace("HashAggregate", "")
                 assert "Merge Join" not in plan
 
+    def test_only_what_is_stored_is_compared_though_others_lie_between(self, shop: sa.Engine) -> None:
+        with shop.begin() as connection:
+            merging = Merge(connection, thing)
+            merging.frame(things(*(("a", no, "1") for no in [*range(0, 4000, 20), *range(1, 1200, 2)])))
+            merged = merging.frame(things(*(("a", no, "2") for no in range(0, 4000, 2))))
+            assert counts(merged) == {"staged": 2000, "inserted": 1800, "updated": 200}
+            assert connection.exec_driver_sql("SELECT count(*) FROM kasparro_staging").scalar() == 200
+
     def test_no_plan_is_kept(self, shop: sa.Engine) -> None:
         """One that was made while the table was small would scan it again and again while it grows."""
         shop.dispose()  # statements that other tests sent are prepared on the connections they used
