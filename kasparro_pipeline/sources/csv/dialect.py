@@ -134,7 +134,8 @@ def refused_file(problem: str) -> CsvDialect:
 def _with_forms(dialect: CsvDialect, blocks: Blocks, told: CsvFormat, latest_year: int) -> CsvDialect:
     """`dialect` with what a sample of the records shows of their numbers and times, and all dates of their order."""
     columns = [(column, index) for column, index in dialect.layout.columns if column in (*NUMBER_COLUMNS, "rank")]
-    numbers, times = NumberForms(), _TimeForms(latest_year)
+    numbers = NumberForms(dots_are_doubtful=dialect.layout.delimiter == ";")
+    times = _TimeForms(latest_year)
     for seen, row in enumerate(_rows(dialect, blocks())):
         if seen >= SAMPLE_RECORDS and (told.decimal or numbers.is_settled) and (told.date_order or times.is_settled):
             if times.has_orders and not told.date_order:
@@ -147,7 +148,7 @@ def _with_forms(dialect: CsvDialect, blocks: Blocks, told: CsvFormat, latest_yea
     if told.decimal:
         signs: Mapping[str, DecimalSign | None] = {"": told.decimal}
     else:
-        signs = numbers.decimals(dots_are_doubtful=dialect.layout.delimiter == ";")
+        signs = numbers.decimals()
     return replace(
         dialect,
         date_order=told.date_order or times.order(),

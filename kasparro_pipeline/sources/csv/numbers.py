@@ -133,6 +133,8 @@ class NumberForms:
     """Column to the first value that can be read either way and holds a comma."""
     dotted: dict[str, str] = field(default_factory=dict)
     """Column to the first value like ``44.089``."""
+    dots_are_doubtful: bool = False
+    """Such a value may be 44,089: the file is of a kind that has decimal commas, or has shown ``1.234.567``."""
 
     def add(self, column: str, value: str) -> None:
         """Look at one value."""
@@ -141,7 +143,8 @@ class NumberForms:
             return
         core = match["core"]
         if core.count(".") > 1 and "," not in core:
-            return  # thousands, or what a spreadsheet left of a number: no proof of anything
+            self.dots_are_doubtful = True  # thousands, or what a spreadsheet left of a number: no proof of either
+            return
         if match["exponent"] and ("." in core or "," in core):
             ways: list[DecimalSign] = [sign for sign in _GROUPED if sign in core]
         else:
@@ -156,9 +159,9 @@ class NumberForms:
     @property
     def is_settled(self) -> bool:
         """Whether no column is in doubt."""
-        return all(self.proofs.get(column) or len(self._of_file) == 1 for column in self.doubtful)
+        return all(self.proofs.get(column) or len(self._of_file) == 1 for column in self._in_doubt)
 
-    def decimals(self, *, dots_are_doubtful: bool) -> Mapping[str, DecimalSign | None]:
+    def decimals(self) -> Mapping[str, DecimalSign | None]:
         """Column to its decimal sign; the columns that show none have the one that the file's other columns agree on.
 
         Raises:
@@ -167,13 +170,16 @@ class NumberForms:
         for column, proofs in self.proofs.items():
             if len(proofs) == 2:
                 raise _ambiguous(f"{column} has a decimal comma in {shown(proofs[','])}, a point in {proofs['.']!r}")
-        doubtful = {**(self.dotted if dots_are_doubtful else {}), **self.doubtful}
-        for column, value in doubtful.items():
+        for column, value in self._in_doubt.items():
             if column not in self.proofs and len(self._of_file) != 1:
                 raise _ambiguous(f"{column}: nothing tells whether {shown(value)} has thousands or decimals")
         rest = next(iter(self._of_file)) if len(self._of_file) == 1 else None
         signs: dict[str, DecimalSign | None] = {column: next(iter(proofs)) for column, proofs in self.proofs.items()}
         return {"": rest, **signs}
+
+    @property
+    def _in_doubt(self) -> dict[str, str]:
+        return {**(self.dotted if self.dots_are_doubtful else {}), **self.doubtful}
 
     @property
     def _of_file(self) -> set[DecimalSign]:

@@ -103,8 +103,8 @@ def test_written_numbers_are_read_back_exactly(value, decimal, data):
     assert Decimal(suffixed) == value * 10**6
 
 
-def forms(**columns: list[str]) -> NumberForms:
-    found = NumberForms()
+def forms(*, dots_are_doubtful: bool = False, **columns: list[str]) -> NumberForms:
+    found = NumberForms(dots_are_doubtful=dots_are_doubtful)
     for column, values in columns.items():
         for value in values:
             found.add(column, value)
@@ -123,11 +123,13 @@ def forms(**columns: list[str]) -> NumberForms:
         (["0.5"], ["10,36K"], (".", ",")),
         (["6.32696E+11"], ["14.748.800"], (".", ".")),
         (["14.748.800"], ["1"], (None, None)),
+        (["0.089", "44.089"], ["14.748.800"], (".", ".")),
+        (["44.089"], ["14.748.800", "1,5"], (",", ",")),
         (["n/a", "x", ""], ["1"], (None, None)),
     ],
 )
 def test_the_decimal_sign_is_decided_by_column_and_else_by_file(price, volume, expected):
-    signs = forms(price=price, volume=volume).decimals(dots_are_doubtful=False)
+    signs = forms(price=price, volume=volume).decimals()
     assert tuple(signs.get(column, signs[""]) for column in ("price", "volume")) == expected
 
 
@@ -138,11 +140,12 @@ def test_the_decimal_sign_is_decided_by_column_and_else_by_file(price, volume, e
         (["12.5", "12,5"], ["1"], False),
         (["0.5"], ["0,5"], None),
         (["44.089"], ["1"], True),
+        (["44.089"], ["1.234.567"], False),
     ],
 )
 def test_numbers_that_stay_ambiguous_refuse_the_file(price, volume, dots):
-    found = forms(price=price, volume=volume, rank=["1,234"] if dots is None else [])
+    found = forms(dots_are_doubtful=bool(dots), price=price, volume=volume, rank=["1,234"] if dots is None else [])
     with pytest.raises(RefusedError) as caught:
-        found.decimals(dots_are_doubtful=bool(dots))
+        found.decimals()
     assert caught.value.code == "ambiguous_numbers"
     assert "`decimal`" in caught.value.reason
