@@ -271,6 +271,9 @@ def _delivery_row(sha256: str, one: Payload, run_id: str) -> dict[str, Any]:
 
 def _store(connection: sa.Connection, found: Mapping[tuple[str, str], Payload]) -> int:
     """Store the bytes that are not stored yet, by source and hash; how many were not."""
+    # First: what is found to be stored now may not be pruned before we have said that it came again. And to make a
+    # partition, nobody may be writing payloads, not even we.
+    months = Months(connection, raw_payload)
     key = (payloads.c.source, payloads.c.sha256)
     stored = connection.execute(sa.select(*key).where(sa.tuple_(*key).in_(list(found))))
     known = {tuple(row) for row in stored}
@@ -281,8 +284,7 @@ def _store(connection: sa.Connection, found: Mapping[tuple[str, str], Payload]) 
     ]
     if not rows:
         return 0
-    # Before anything is written: to make a partition, nobody may be writing payloads, not even we.
-    Months(connection, raw_payload).make({month_of(row["first_fetched_at"].astimezone(UTC)) for row in rows})
+    months.make({month_of(row["first_fetched_at"].astimezone(UTC)) for row in rows})
     statement = insert(payloads).on_conflict_do_nothing().returning(*key)
     new = {tuple(row) for row in connection.execute(statement, rows)}
     bodies = [_body_row(row, found[row["source"], row["sha256"]].body) for row in rows if _key_of(row) in new]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -78,12 +79,11 @@ def prune_payloads(engine: sa.Engine, before: datetime) -> int:
     Needed is what an observation, a quarantined record, a drift or a coin's listing comes from; what says that a row
     was withdrawn or unlisted; what was not parsed yet; of each file the newest delivery, of each other source that of
     its last day; and what lies, in time and in what it tells of, after something that stays. So parsing again whatever
-    stays gives the same rows. Loads wait meanwhile.
+    stays gives the same rows. Loads wait meanwhile. A month of which nothing is left is dropped; while somebody reads
+    payloads it is emptied instead, and dropped the next time.
     """
     with engine.begin() as connection:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITING)))
-        # Readers too: a load that has just found a payload known would deliver it again while it is removed.
-        connection.exec_driver_sql("LOCK TABLE kasparro.payload, kasparro.raw_payload IN ACCESS EXCLUSIVE MODE")
         connection.execute(sa.text(_FIND_OLD), {"before": before})
         connection.exec_driver_sql("ANALYZE old")
         while sum(connection.exec_driver_sql(statement).rowcount for statement in _NEEDED_BY_WHAT_STAYS):
@@ -97,7 +97,8 @@ def prune_payloads(engine: sa.Engine, before: datetime) -> int:
             "WHERE p.source = o.source AND p.sha256 = o.sha256 AND NOT EXISTS ("
             "SELECT FROM kasparro.delivery AS d WHERE d.source = p.source AND d.sha256 = p.sha256)"
         ).rowcount
-        _drop_empty_months(connection, month_of(before.astimezone(UTC)))
+        with suppress(sa.exc.OperationalError), connection.begin_nested():
+            _drop_empty_months(connection, month_of(before.astimezone(UTC)))
         connection.exec_driver_sql(
             "DELETE FROM kasparro.raw_payload AS r WHERE NOT EXISTS (SELECT FROM kasparro.payload AS p WHERE "
             "(p.source, p.sha256, p.first_fetched_at) = (r.source, r.sha256, r.first_fetched_at))"
@@ -106,9 +107,14 @@ def prune_payloads(engine: sa.Engine, before: datetime) -> int:
 
 
 def _drop_empty_months(connection: sa.Connection, month: int) -> None:
-    """Drop the partitions of payloads before `month` of which none is kept."""
+    """Drop the partitions of payloads before `month` of which none is kept.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: payloads are being read.
+    """
     months = connection.scalars(sa.text(f"SELECT DISTINCT {month_sql('first_fetched_at')} FROM kasparro.payload"))  # noqa: S608
     kept = {partition_name(raw_payload, kept_in) for kept_in in months}
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")  # others come to read, and wait behind us
     for name in ended(raw_payload, partitions(connection, raw_payload) - kept, month):
         # Detached first, since it is referred to, by payloads that are gone.
         connection.exec_driver_sql(f"ALTER TABLE kasparro.raw_payload DETACH PARTITION {SCHEMA}.{name}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +12,9 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kasparro_pipeline.io_managers.raw_payload import _keep
 from kasparro_pipeline.sources.records import Payload
+from kasparro_pipeline.warehouse import retention
 from kasparro_pipeline.warehouse.months import partitions
 from kasparro_pipeline.warehouse.retention import prune_payloads
 from kasparro_pipeline.warehouse.tables import delivery, raw_payload
@@ -100,6 +104,43 @@ def test_a_month_of_which_nothing_is_needed_is_dropped_and_of_others_the_rest_is
     assert payloads(world) == 1
     parse_all_again(world)
     assert world.tables() == before
+
+
+def test_readers_wait_for_nothing_but_the_dropping_of_months_which_gives_way_to_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, price in enumerate("123"):
+        at = datetime(2026, 12, 30, tzinfo=UTC) + timedelta(days=15 * number)
+        (block,) = csv_payloads([f"{HEADER}a,X,{TIMES[0]},{price}\n"], 0)
+        world.load([replace(block, fetched_at=at)])
+    monkeypatch.setattr(retention, "_LOCK_TIMEOUT", "10ms")
+    horizon = datetime(2027, 1, 20, tzinfo=UTC)
+    with world.engine.begin() as reader:
+        bodies = "SELECT r.body FROM kasparro.payload AS p JOIN kasparro.raw_payload AS r USING (source, sha256)"
+        assert len(reader.exec_driver_sql(bodies).all()) == 3
+        assert prune_payloads(world.engine, horizon) == 2
+        assert len(reader.exec_driver_sql(bodies).all()) == payloads(world) == 1
+        assert "raw_payload_2026_12" in partitions(reader, raw_payload)
+    assert prune_payloads(world.engine, horizon) == 0
+    with world.engine.connect() as connection:
+        assert "raw_payload_2026_12" not in partitions(connection, raw_payload)
+
+
+def test_what_is_delivered_again_meanwhile_is_not_forgotten(world: World) -> None:
+    old, new = (csv_payloads([f"{HEADER}a,X,{TIMES[0]},{price}\n"], n) for n, price in enumerate("12"))
+    world.load(old)
+    world.load(new)
+    with ThreadPoolExecutor() as pool, world.engine.begin() as load:
+        again = [replace(one, fetched_at=minute(2)) for one in old]
+        _keep(load, again, "again")  # known, so its bytes are not stored again
+        pruning = pool.submit(prune_payloads, world.engine, minute(100))
+        while not load.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted").scalar():
+            time.sleep(0.01)
+        load.commit()
+        pruning.result(timeout=30)
+    assert payloads(world) == 2
+    parse_all_again(world)
+    world.assert_accounts_add_up()
 
 
 @pytest.mark.parametrize(
