@@ -6,7 +6,8 @@ Each round takes in turns, so that a noisy machine harms all alike:
 - ``new keys``: from the file to ``observation``, its blocks kept, quarantine and account written: what a run does;
 - ``drop``: the same, where another file has said something else of every tenth key before;
 - ``dlt``: the same file by dlt (Arrow, ADBC), without key, raw copy or quarantine; where it is installed
-  (``pip install -e '.[bench]'``).
+  (``pip install -e '.[bench]'``);
+- ``dlt merge``: the same with a key and dlt's merge, so that the file could come again.
 
 Each runs in a process of its own. Processor time is that of this process, without PostgreSQL's; memory is its greatest
 resident size, and what it has of that before it begins. Last, a year of daily files is
@@ -29,9 +30,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -54,7 +56,7 @@ from kasparro_pipeline.warehouse.tables import SCHEMA, merge_receipt, metadata, 
 from kasparro_tests.bench.loads import database, plain_copy
 from kasparro_tests.sources.samples import CSV, delivered
 
-PLAIN, NEW, DROP, DLT = "plain COPY", "new keys", "drop", "dlt"
+PLAIN, NEW, DROP, DLT, DLT_MERGE = "plain COPY", "new keys", "drop", "dlt", "dlt merge"
 FILE, BEFORE = "bench/prices.csv", "bench/before.csv"
 STORED_PART = 10
 """Of the keys in the one file, one in so many is in the other one."""
@@ -83,16 +85,17 @@ def _run(folder: Path, url: sa.URL, rows: int, rounds: int) -> None:
         **os.environ,
         "DATABASE_URL": url.render_as_string(hide_password=False),
         "KASPARRO_DROP_DIR": str(folder / "drops"),
+        "RUNTIME__LOG_LEVEL": "CRITICAL",  # of dlt, which warns of its own merge
     }
     file, before = (folder / "drops" / name for name in (FILE, BEFORE))
     file.parent.mkdir(parents=True)
     _write(file, rows)
     _write_before(before, file)
-    names = [PLAIN, NEW, DROP, *([DLT] if importlib.util.find_spec("dlt") else [])]
+    names = [PLAIN, NEW, DROP, *([DLT, DLT_MERGE] if importlib.util.find_spec("dlt") else [])]
     found = defaultdict(list)
     for _ in range(rounds):
         for name in names:
-            if name != DLT:  # what it has loaded is compared with what was dropped
+            if name not in {DLT, DLT_MERGE}:  # what they have loaded is compared with what was dropped
                 _empty(url)
             found[name].append(_process(name, environment))
     _print(found, rows, rounds, file.stat().st_size)
@@ -116,14 +119,15 @@ def _empty(url: sa.URL) -> None:
     with engine.begin() as connection:
         tables = ", ".join(table.fullname for table in metadata.sorted_tables)
         connection.exec_driver_sql(f"TRUNCATE plain, {tables}")
-        connection.exec_driver_sql("DROP SCHEMA IF EXISTS dlt_bench CASCADE")
+        for schema in ("dlt_bench", "dlt_bench_merge", "dlt_bench_merge_staging"):
+            connection.exec_driver_sql(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
     engine.dispose()
 
 
 def _print(found: dict[str, list[dict[str, float]]], rows: int, rounds: int, size: int) -> None:
     print(f"a CSV file of {size / 1e6:.0f} MB, {rows} records, {rounds} rounds, medians")  # noqa: T201
     goals = {NEW: "goal 0.5 or more", DROP: "goal 0.35 or more, 200 MB or less"}
-    for name in (PLAIN, NEW, DROP, DLT):
+    for name in (PLAIN, NEW, DROP, DLT, DLT_MERGE):
         if name not in found:
             print(f"{name}: not installed")  # noqa: T201
             continue
@@ -135,7 +139,8 @@ def _print(found: dict[str, list[dict[str, float]]], rows: int, rounds: int, siz
             f"plain COPY  {processor:5.2f} s of processor  {most:4.0f} MB ({first:.0f} before)  {goals.get(name, '')}"
         )
     if DLT in found:
-        print(f"a drop is {_ratio(found[DLT], found[DROP]):.2f} times as fast as dlt (goal 2.5 or more)")  # noqa: T201
+        times, merging = (_ratio(found[name], found[DROP]) for name in (DLT, DLT_MERGE))
+        print(f"a drop is {times:.2f} times as fast as dlt (goal 2.5 or more), {merging:.2f} times as its merge")  # noqa: T201
 
 
 def _ratio(of: list[dict[str, float]], to: list[dict[str, float]]) -> float:
@@ -256,7 +261,7 @@ def _instance() -> dg.DagsterInstance:
     return dg.DagsterInstance.ephemeral()
 
 
-def _dlt() -> dict[str, float]:
+def _dlt(*, merges: bool = False) -> dict[str, float]:
     import dlt  # noqa: PLC0415 - may not be there
     from pyarrow import csv  # noqa: PLC0415
 
@@ -272,13 +277,17 @@ def _dlt() -> dict[str, float]:
         pipeline = dlt.pipeline(
             "bench",
             destination=dlt.destinations.postgres(url),
-            dataset_name="dlt_bench",
+            dataset_name="dlt_bench_merge" if merges else "dlt_bench",
             pipelines_dir=folder,
         )
-        resource_ = dlt.resource(batches(), name="prices", write_disposition="append")
+        how: dict[str, Any] = {"write_disposition": "append"}
+        if merges:
+            strategy = {"disposition": "merge", "strategy": "upsert"}
+            how = {"write_disposition": strategy, "primary_key": ["id", "last_updated"]}
+        resource_ = dlt.resource(batches(), name="prices", **how)
         spent = _timed(lambda: pipeline.run(resource_, loader_file_format="parquet"))
     with current_engine().connect() as connection:
-        loaded = connection.execute(sa.text("SELECT count(*) FROM dlt_bench.prices")).scalar()
+        loaded = connection.execute(sa.text(f"SELECT count(*) FROM {pipeline.dataset_name}.prices")).scalar()
         assert loaded == connection.execute(sa.text(f"SELECT count(*) FROM {SCHEMA}.observation")).scalar()
     return spent
 
@@ -296,7 +305,13 @@ def _year() -> dict[str, float]:
     return _timed(look)
 
 
-MEASURED: dict[str, Callable[[], dict[str, float]]] = {PLAIN: _plain, NEW: _new, DROP: _drop, DLT: _dlt}
+MEASURED: dict[str, Callable[[], dict[str, float]]] = {
+    PLAIN: _plain,
+    NEW: _new,
+    DROP: _drop,
+    DLT: _dlt,
+    DLT_MERGE: partial(_dlt, merges=True),
+}
 
 
 if __name__ == "__main__":
