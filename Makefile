@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs test test-real chaos drill-celery drill-compose soak soak-schedules fuzz lint bench lock clean
+.PHONY: help up down status logs test test-real chaos drill-celery drill-compose drill-up soak soak-schedules fuzz lint bench lock clean
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
@@ -38,6 +38,9 @@ soak: $(INSTALLED) ## Ask the API for DURATION (600) seconds while loads run and
 
 drill-compose: $(INSTALLED) ## Bring the containers up, kill each of them, and compare with undisturbed loads; needs Docker
 	@$(BIN)/python -m kasparro_tests.chaos.containers
+
+drill-up: $(INSTALLED) ## Bring everything up, kill each process, and compare with undisturbed loads
+	@$(BIN)/python -m kasparro_tests.chaos.processes
 
 fuzz: $(INSTALLED) ## Ask the API thousands of made-up requests: EXAMPLES (300) an operation
 	@KASPARRO_FUZZ=$(or $(EXAMPLES),300) $(BIN)/pytest -s kasparro_tests/api/test_fuzz.py
