@@ -36,7 +36,7 @@ CMD ["python", "-m", "kasparro_api"]
 
 FROM build AS test
 # hadolint ignore=DL3008
-RUN apt-get update && apt-get install --yes --no-install-recommends chromium && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install --yes --no-install-recommends chromium libatomic1 && rm -rf /var/lib/apt/lists/*
 RUN pip install --constraint constraints.txt --editable '.[dev]'
 RUN useradd --uid 10001 --create-home kasparro && chown -R kasparro /app
 ENV HOME=/home/kasparro

@@ -85,6 +85,7 @@ def test_a_dropped_file_becomes_rows_without_anybody_asking_though_its_run_is_ki
         assert [run.status for run in runs] == [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
         assert runs[0].parent_run_id == runs[1].run_id
         lines = [json.loads(line) for line in log.read_text().split("\n")[:-1]]
+        assert not list(Path(instance.root_directory).rglob("*.err")), "a copy that nothing removes"
     ended = [line for line in lines if line.get("event") == "STEP_SUCCESS"]
     of_steps = {(line.get("source"), line["partition"], line["step"]) for line in ended}
     assert ("csv_drops", "desk/a.csv", "csv_drops__observations") in of_steps
