@@ -11,18 +11,25 @@ from kasparro_pipeline.alerts.incidents import Watched
 from kasparro_pipeline.components.api_source import ApiSource
 from kasparro_pipeline.components.csv_source import CsvSource
 from kasparro_pipeline.components.freshness import Freshness
+from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.tables import source_coin
 
+DROPS = "csv_*"
+"""Stands for the sources that the folders of drops are."""
+
 
 def declared_priorities(context: dg.ComponentLoadContext) -> dict[str, int]:
-    """The priority of each source's component, by its name."""
+    """See `priorities_of`."""
     return priorities_of(*_components(context))
 
 
 def priorities_of(api: Iterable[ApiSource], files: Iterable[CsvSource]) -> dict[str, int]:
-    """What the components say of whose word is taken sooner, by their names."""
-    return {source.source: source.priority for source in api} | {source.name: source.priority for source in files}
+    """What the components say of whose word is taken sooner, by source; of drops by `DROPS`."""
+    declared = {source.source: source.priority for source in api}
+    for source in files:
+        declared[DROPS] = source.priority
+    return declared
 
 
 def observations_of_all(context: dg.ComponentLoadContext) -> list[dg.AssetDep]:
@@ -59,15 +66,18 @@ def soonest_freshness(context: dg.ComponentLoadContext) -> Freshness | None:
 
 
 def source_priorities(declared: dict[str, int]) -> dict[str, int]:
-    """Priority of every source with observations: each drop folder has that of the component it belongs to."""
+    """Priority of every source with observations."""
     with current_engine().connect() as connection:
         sources = connection.scalars(sa.select(source_coin.c.source).distinct()).all()
-    return {
-        source: declared.get(source, declared.get("csv_drops", 1000) if source.startswith("csv_") else 1000)
-        for source in sources
-    }
+    return {source: declared.get(DROPS if source.startswith("csv_") else source, 1000) for source in sources}
 
 
 def _components(context: dg.ComponentLoadContext) -> tuple[list[ApiSource], list[CsvSource]]:
     tree = context.component_tree
-    return list(tree.get_all_components(ApiSource)), list(tree.get_all_components(CsvSource))
+    files = list(tree.get_all_components(CsvSource))
+    if len(files) > 1:
+        raise KasparroError(
+            f"{', '.join(sorted(source.name for source in files))} are all of type CsvSource, each of which would load "
+            "every file of the drop folder; keep one, and say in its `formats` what is different in some folders"
+        )
+    return list(tree.get_all_components(ApiSource)), files
