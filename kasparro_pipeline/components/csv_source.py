@@ -41,7 +41,7 @@ from kasparro_pipeline.sources.shape import table_shape
 from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.tables import checkpoint, delivery
 
-PARSER = "csv-6"
+PARSER = "csv-7"
 """Raised by one whenever the code would make other observations of the same bytes."""
 
 SHAPE_RECORDS = 50

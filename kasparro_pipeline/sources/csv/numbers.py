@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal
 
 from kasparro_pipeline.sources import fields
@@ -37,6 +38,10 @@ _GROUPED: dict[DecimalSign, re.Pattern[str]] = {
     for sign, other in _SIGNS
 }
 _NOT_DIGIT = re.compile("[^0-9]+")
+
+
+_TOO_MANY = {"price_usd": 3, "market_cap_usd": 5, "volume_24h_usd": 5}
+"""So many points are no thousands of dollars: no coin costs a billion, and all of one no quadrillion."""
 
 
 def number(column: str, value: str, decimal: DecimalSign | None) -> str | None:
@@ -86,7 +91,7 @@ def _plain(column: str, value: str, decimal: DecimalSign | None) -> str:
     if decimal is None and "," in core:
         raise _refused(column, value, "may have a decimal comma or thousands; say which by `decimal` in defs.yaml")
     grouped = _GROUPED[decimal or "."].fullmatch(core)
-    if grouped is None or (column == "price_usd" and decimal == "," and core.count(".") > 2 and "," not in core):
+    if grouped is None or (decimal == "," and "," not in core and core.count(".") >= _TOO_MANY.get(column, inf)):
         raise _refused(column, value, _why_not(core))
     digits = _NOT_DIGIT.sub("", grouped["whole"] or "0")
     fraction = grouped["fraction"] or grouped["bare"]

@@ -78,6 +78,14 @@ def test_what_is_no_number_in_dollars_is_refused(value, decimal, code):
     assert "\n" not in caught.value.reason
 
 
+def test_more_dollars_than_there_are_have_lost_their_decimal_sign_and_coins_may_be_as_many():
+    for column, most in (("price_usd", "14.748.800"), ("market_cap_usd", "14.748.800.659.179")):
+        assert number(column, most, ",") == most.replace(".", "")
+        with pytest.raises(RefusedError, match="has lost its decimal sign"):
+            number(column, f"{most}.600", ",")
+    assert number("total_supply", "1.000.000.000.000.000", ",") == "1" + 15 * "0"
+
+
 def test_supplies_are_counted_in_coins_and_ranks_are_whole():
     assert number("circulating_supply", "19,957,137 BTC", ".") == "19957137"
     assert whole("rank", "1,234", ".") == 1234
