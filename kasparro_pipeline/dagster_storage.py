@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Self
 
 import sqlalchemy as sa
 from dagster import AssetKey, DagsterEventType, EventLogEntry
+from dagster._core.storage.runs import RunStorage
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.event_log import PostgresEventLogStorage
 
@@ -32,7 +34,7 @@ class KasparroStorage(DagsterPostgresStorage):
 
     def __init__(self, postgres_url: str) -> None:
         super().__init__(postgres_url)
-        self._event_log_storage = EventLog(postgres_url)
+        self._event_log_storage = EventLog(postgres_url, self.run_storage)
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
@@ -52,10 +54,14 @@ class EventLog(PostgresEventLogStorage):
     Dagster opens two connections for each event and stores a run's planned materializations, one a partition, one by
     one: a run over ten years of days would spend minutes before its first step. Here a connection is kept, and planned
     materializations are stored in the batches they come in (of ``DAGSTER_EVENT_BATCH_SIZE``).
+
+    Args:
+        runs: where the runs are whose events these are.
     """
 
-    def __init__(self, postgres_url: str) -> None:
+    def __init__(self, postgres_url: str, runs: RunStorage) -> None:
         super().__init__(postgres_url)
+        self._runs = runs
         self._engine = sa.create_engine(
             postgres_url,
             isolation_level="AUTOCOMMIT",
@@ -64,6 +70,16 @@ class EventLog(PostgresEventLogStorage):
             pool_pre_ping=True,
             connect_args={"application_name": APPLICATION_NAME},
         )
+
+    def store_event(self, event: EventLogEntry) -> None:
+        """Store it, after the status of a run that it says has failed.
+
+        Whoever sees the event looks at the run at once: one that has not failed yet would not be tried again.
+        """
+        if event.dagster_event_type is DagsterEventType.RUN_FAILURE:
+            moment = datetime.fromtimestamp(event.timestamp, UTC)
+            self._runs.handle_run_event(event.run_id, event.get_dagster_event(), moment)
+        super().store_event(event)
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store `events`; a batch of planned materializations in one statement."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from dagster_postgres.event_log import PostgresEventLogStorage
 
 from kasparro_pipeline.dagster_storage import APPLICATION_NAME, dagster_url
 from kasparro_pipeline.services import environment, make_dagster_home
@@ -63,3 +64,22 @@ def test_connections_are_kept_and_outlive_the_server_closing_them(instance: dg.D
         assert connection.exec_driver_sql(f"SELECT count(*) {kept}").scalar() == 1
         connection.exec_driver_sql(f"SELECT pg_terminate_backend(pid) {kept}")
     assert instance.get_asset_keys() == []
+
+
+def test_a_run_has_failed_before_the_event_that_says_so_can_be_seen(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, seen = PostgresEventLogStorage.store_event, []
+
+    def look(storage: PostgresEventLogStorage, event: dg.EventLogEntry) -> None:
+        run = instance.get_run_by_id(event.run_id)
+        seen.append((event.dagster_event_type, run and run.status))
+        store(storage, event)
+
+    monkeypatch.setattr(PostgresEventLogStorage, "store_event", look)
+    run = instance.create_run_for_job(dg.JobDefinition(graph_def=dg.GraphDefinition(name="nothing")))
+    instance.report_run_failed(run)
+    assert seen == [(dg.DagsterEventType.RUN_FAILURE, dg.DagsterRunStatus.FAILURE)]
+    (record,) = instance.get_run_records(dg.RunsFilter(run_ids=[run.run_id]))
+    assert record.dagster_run.tags["dagster/will_retry"] == "true"
+    assert record.end_time
