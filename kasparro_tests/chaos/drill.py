@@ -32,7 +32,7 @@ from kasparro_tests.chaos.run import SHOWN
 SOURCE = "csv_desk"
 WITHIN = 300.0
 """Patience for a busy machine; what it took is printed."""
-LARGE_COINS, LARGE_DAYS = 3_000, 60
+LARGE_COINS, LARGE_DAYS = 6_000, 60
 """Of a file that takes long enough to be read for its run to be killed."""
 
 
