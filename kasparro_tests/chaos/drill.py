@@ -24,6 +24,7 @@ import httpx
 import sqlalchemy as sa
 
 from kasparro_pipeline.ports import free_port
+from kasparro_pipeline.warehouse.tables import touched_day
 from kasparro_tests.chaos.common import ChaosError, in_words, say
 from kasparro_tests.chaos.compare import TABLES, differences, rows, unaccounted
 from kasparro_tests.chaos.drops import write_drops
@@ -112,6 +113,7 @@ class Drill(ABC):
         after = self._counts()
         if any(after[name] < count for name, count in before.items()):
             yield f"rows were lost by down and up: {before}, {after}"
+        _until(self._is_unified, "all days unified that were touched")
         yield from self._compared()
 
     @property
@@ -197,6 +199,11 @@ class Drill(ABC):
     def _counts(self) -> dict[str, int]:
         engine = self.engine("kasparro")
         return {table.name: rows(engine, table).total() for table in TABLES}
+
+    def _is_unified(self) -> bool:
+        """Whether nothing waits: vendors are asked again whenever it is time."""
+        with self.engine("kasparro").connect() as connection:
+            return connection.scalar(sa.select(sa.func.count()).select_from(touched_day)) == 0
 
     def _compared(self) -> Iterator[str]:
         calm, killed = self.engine("calm"), self.engine("kasparro")
