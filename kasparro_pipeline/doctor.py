@@ -158,27 +158,26 @@ def _sessions(patient: Patient) -> str:
 def _replica(patient: Patient) -> str:
     if patient.settings.read_url is None:
         raise NotLookedAtError("KASPARRO_READ_URL is not set")
-    follows = "SELECT system_identifier::text FROM pg_control_system()"
-    ((followed,),) = patient.rows(follows)
+    ours = patient.rows(_FOLLOWING)[0].system_identifier
     engine = create_engine(read_url(patient.settings))
     where = f"the replica at {engine.url.host}:{engine.url.port or 5432}/{engine.url.database}"
     try:
         with engine.connect() as connection:
-            is_replica, bytes_behind = connection.execute(sa.text(_FOLLOWING)).one()
-            of = connection.scalar(sa.text(follows))
+            theirs, is_replica, bytes_behind = connection.execute(sa.text(_FOLLOWING)).one()
     except sa.exc.OperationalError as error:
         reason = str(error.orig).strip().splitlines()[0]
         raise KasparroError(f"{where} does not answer: {reason}; start it, or unset KASPARRO_READ_URL") from None
     finally:
         engine.dispose()
-    if not is_replica or of != followed:
+    if not is_replica or theirs != ours:
         raise KasparroError(f"{where} does not follow this database; set KASPARRO_READ_URL to one that does")
     return f"{where} follows, {bytes_behind:,} bytes that it has received are not applied yet"
 
 
 _FOLLOWING = (
-    "SELECT pg_is_in_recovery(), "
-    "coalesce(pg_wal_lsn_diff(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()), 0)::bigint"
+    "SELECT system_identifier, pg_is_in_recovery(), "
+    "coalesce(pg_wal_lsn_diff(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()), 0)::bigint "
+    "FROM pg_control_system()"
 )
 
 

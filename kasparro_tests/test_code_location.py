@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +18,8 @@ from kasparro_pipeline.ports import free_port
 from kasparro_pipeline.services import environment, services
 from kasparro_pipeline.settings import settings
 from kasparro_pipeline.stack import Stack
+from kasparro_tests.test_daemon import wait_for
 
-WAIT_SECONDS = 120
 CODE = """
 from pathlib import Path
 from time import sleep
@@ -69,13 +68,6 @@ def stack(folder: Path) -> Iterator[Stack]:
     stack = Stack(settings(), [replace(found["code"], arguments=tuple(arguments)), found["webserver"], found["daemon"]])
     yield stack
     stack.down()
-
-
-def wait_for(what: Callable[[], object], log: Path) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not what():
-        assert time.monotonic() < deadline, log.read_text()[-4000:]
-        time.sleep(0.1)
 
 
 def jobs_of_the_webserver() -> set[str]:

@@ -12,11 +12,9 @@ from kasparro_pipeline.components.api_source import ApiSource
 from kasparro_pipeline.components.csv_source import CsvSource
 from kasparro_pipeline.components.freshness import Freshness
 from kasparro_pipeline.errors import KasparroError
+from kasparro_pipeline.sources.drops import DROPS
 from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.tables import source_coin
-
-DROPS = "csv_*"
-"""Stands for the sources that the folders of drops are."""
 
 
 def declared_priorities(context: dg.ComponentLoadContext) -> dict[str, int]:

@@ -34,7 +34,7 @@ from kasparro_pipeline.sources.csv.header import CSV_COLUMNS
 from kasparro_pipeline.sources.csv.parse import parse_csv
 from kasparro_pipeline.sources.csv.reading import CsvReading
 from kasparro_pipeline.sources.csv.text import DELIMITERS, records_of, split
-from kasparro_pipeline.sources.drops import Drop, find_drops, source_of
+from kasparro_pipeline.sources.drops import DROPS, Drop, find_drops, source_of
 from kasparro_pipeline.sources.fields import RefusedError
 from kasparro_pipeline.sources.records import ParsedPayload, Payload
 from kasparro_pipeline.sources.shape import table_shape
@@ -90,10 +90,10 @@ class CsvSource(dg.Component, dg.Model, dg.Resolvable):
             return self._look(context)
 
         fields = vendor_fields(self.columns)
-        raw = raw_asset(self.name, "csv_*", drops(), "CSV files of the drop folder.", self._fetch, fields=fields)
+        raw = raw_asset(self.name, DROPS, drops(), "CSV files of the drop folder.", self._fetch, fields=fields)
         observations = observations_asset(self.name, drops(), self.parser_version, self._parse, fields=fields)
         return dg.Definitions(
-            assets=[raw, observations], asset_checks=[drift_check(self.name, "csv_*")], jobs=[job], sensors=[folder]
+            assets=[raw, observations], asset_checks=[drift_check(self.name, DROPS)], jobs=[job], sensors=[folder]
         )
 
     def _look(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
@@ -151,7 +151,7 @@ class CsvSource(dg.Component, dg.Model, dg.Resolvable):
         parser = CsvParser(self.parser_version, self.reading, settings().first_day, raw)
         for partition, dialect in parser.dialects().items():
             context.add_asset_metadata({"dialect": dg.JsonMetadataValue(dialect.described())}, partition_key=partition)
-        on_drift = partial(report_drift, context, "csv_*")
+        on_drift = partial(report_drift, context, DROPS)
         return ObservationLoad(raw, parser, run, on_drift, only_waiting=ONLY_WAITING in context.run.tags).load()
 
 

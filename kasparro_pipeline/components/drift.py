@@ -18,6 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.io_managers.raw_payload import Kept
+from kasparro_pipeline.sources.drops import DROPS
 from kasparro_pipeline.sources.shape import Change, Field, Shape, changes, is_retyped, learn
 from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.tables import delivery, drift, source_field
@@ -213,7 +214,7 @@ class DriftWatch:
 
 def open_drift(source: str) -> dg.AssetCheckResult:
     """Whether the shape of a source (``csv_*``: of all drops) is as it was learned; lists what is not."""
-    ours = drift.c.source.startswith("csv_", autoescape=True) if source == "csv_*" else drift.c.source == source
+    ours = drift.c.source.startswith("csv_", autoescape=True) if source == DROPS else drift.c.source == source
     query = sa.select(drift).where(ours, drift.c.resolved_at.is_(None)).order_by(drift.c.first_seen, drift.c.id)
     with current_engine().connect() as connection:
         rows = connection.execute(query).mappings().all()

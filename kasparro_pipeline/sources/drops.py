@@ -15,6 +15,8 @@ PACKED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z", ".rar", ".tar", ".tgz")
 TABLES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".xlsx", ".xls", ".ods", ".parquet")
 """Endings of what people drop as data. What a file is, its content says; one that is no CSV is quarantined, not passed
 over."""
+DROPS = "csv_*"
+"""Stands for all sources that drops are of: one for each folder, see `source_of`."""
 _NOT_IN_NAME = re.compile(r"[^a-z0-9]+")
 _NOT_IN_PARTITION = re.compile(r"[\x00-\x1f]|\.\.\.")
 

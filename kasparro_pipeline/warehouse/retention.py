@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -97,8 +96,12 @@ def prune_payloads(engine: sa.Engine, before: datetime) -> int:
             "WHERE p.source = o.source AND p.sha256 = o.sha256 AND NOT EXISTS ("
             "SELECT FROM kasparro.delivery AS d WHERE d.source = p.source AND d.sha256 = p.sha256)"
         ).rowcount
-        with suppress(sa.exc.OperationalError), connection.begin_nested():
-            _drop_empty_months(connection, month_of(before.astimezone(UTC)))
+        try:
+            with connection.begin_nested():
+                _drop_empty_months(connection, month_of(before.astimezone(UTC)))
+        except sa.exc.OperationalError as error:
+            if not isinstance(error.orig, LockNotAvailable):
+                raise
         connection.exec_driver_sql(
             "DELETE FROM kasparro.raw_payload AS r WHERE NOT EXISTS (SELECT FROM kasparro.payload AS p WHERE "
             "(p.source, p.sha256, p.first_fetched_at) = (r.source, r.sha256, r.first_fetched_at))"

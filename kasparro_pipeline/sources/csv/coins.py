@@ -17,42 +17,9 @@ NOT_IN_USD = frozenset(QUOTES) - {"USD", "BTC", "ETH", "BNB"}
 
 _STATE_MONEY = frozenset(
     {
-        *(
-            "USD",
-            "EUR",
-            "GBP",
-            "JPY",
-            "KRW",
-            "TRY",
-            "AUD",
-            "CAD",
-            "CHF",
-            "CNY",
-            "HKD",
-            "INR",
-            "BRL",
-            "MXN",
-            "RUB",
-            "SGD",
-        ),
-        *(
-            "PLN",
-            "NZD",
-            "ZAR",
-            "SEK",
-            "NOK",
-            "DKK",
-            "CZK",
-            "THB",
-            "IDR",
-            "UAH",
-            "TWD",
-            "ILS",
-            "PHP",
-            "VND",
-            "NGN",
-            "AED",
-        ),
+        *("USD", "EUR", "GBP", "JPY", "KRW", "TRY", "AUD", "CAD", "CHF", "CNY", "HKD", "INR"),
+        *("BRL", "MXN", "RUB", "SGD", "PLN", "NZD", "ZAR", "SEK", "NOK", "DKK", "CZK", "THB"),
+        *("IDR", "UAH", "TWD", "ILS", "PHP", "VND", "NGN", "AED"),
     }
 )
 

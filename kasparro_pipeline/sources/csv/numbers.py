@@ -39,7 +39,6 @@ _GROUPED: dict[DecimalSign, re.Pattern[str]] = {
 }
 _NOT_DIGIT = re.compile("[^0-9]+")
 
-
 _TOO_MANY = {"price_usd": 3, "market_cap_usd": 5, "volume_24h_usd": 5}
 """So many points are no thousands of dollars: no coin costs a billion, and all of one no quadrillion."""
 
