@@ -1,8 +1,9 @@
-"""Forgetting in Dagster's tables, as the job does it: what was materialized stays known."""
+"""Forgetting in Dagster's tables, as the asset does it: what was materialized stays known."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 
 from kasparro_pipeline.defs.retention import definitions as retention
 from kasparro_pipeline.load import Loader
+from kasparro_pipeline.retention import Pruned
 from kasparro_pipeline.settings import settings
 from kasparro_pipeline.warehouse.tables import delivery, observation, raw_payload
 from kasparro_tests.test_load import Environment, kasparro
@@ -41,12 +43,12 @@ def place(
 
 
 def run(monkeypatch: pytest.MonkeyPatch, loader: Loader, **days: int) -> None:
-    """The job in Dagster, with these settings."""
+    """The asset in Dagster, with these settings."""
     for name, value in days.items():
         monkeypatch.setenv(f"KASPARRO_{name.upper()}_DAYS", str(value))
     settings.cache_clear()
-    job = loader._definitions.resolve_job_def(retention.JOB)
-    assert job.execute_in_process(instance=loader._instance).success
+    job = loader._definitions.resolve_implicit_global_asset_job_def()
+    assert job.execute_in_process(instance=loader._instance, asset_selection=[retention.retention.key]).success
 
 
 def counts(environment_: Environment) -> tuple[int, int]:
@@ -103,9 +105,34 @@ def test_the_planner_knows_the_partitioned_tables_after_it(place, monkeypatch: p
         assert counted == connection.scalar(sa.select(sa.func.count()).select_from(observation))
 
 
-def test_the_schedule_is_on(place) -> None:
+def test_its_materialization_says_what_was_removed(place, monkeypatch: pytest.MonkeyPatch) -> None:
     _, loader = place
-    schedule = loader._definitions.resolve_schedule_def("retention_daily")
-    assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
-    with dg.build_schedule_context(instance=loader._instance) as context:
-        assert len(schedule.evaluate_tick(context).run_requests) == 1
+    run(monkeypatch, loader, event=0)
+    event = loader._instance.get_latest_materialization_event(retention.retention.key)
+    assert {name: value.value for name, value in event.asset_materialization.metadata.items()} == Pruned().as_dict()
+
+
+def test_it_is_materialized_once_a_day_also_when_its_minute_was_slept_through() -> None:
+    definitions = dg.Definitions(assets=[retention.retention])
+    with dg.DagsterInstance.ephemeral() as instance:
+        cursor = None
+
+        def requested(moment: datetime) -> int:
+            nonlocal cursor
+            result = dg.evaluate_automation_conditions(
+                definitions, instance=instance, evaluation_time=moment, cursor=cursor
+            )
+            cursor = result.cursor
+            return result.total_requested
+
+        assert requested(datetime(2026, 11, 20, 12, tzinfo=UTC)) == 0
+        assert requested(datetime(2026, 11, 21, 3, 39, tzinfo=UTC)) == 0
+        assert requested(datetime(2026, 11, 21, 3, 41, tzinfo=UTC)) == 1
+        assert requested(datetime(2026, 11, 21, 3, 42, tzinfo=UTC)) == 0
+        assert requested(datetime(2026, 11, 22, 9, tzinfo=UTC)) == 1
+        assert requested(datetime(2026, 11, 22, 10, tzinfo=UTC)) == 0
+
+
+def test_its_automation_is_on(place) -> None:
+    _, loader = place
+    assert loader._definitions.resolve_sensor_def("retention_daily").default_status is dg.DefaultSensorStatus.RUNNING

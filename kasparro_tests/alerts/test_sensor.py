@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from dagster._core.storage.tags import AUTOMATION_CONDITION_TAG
 
 from kasparro_pipeline.components.partitions import drops
 from kasparro_pipeline.definitions import defs
@@ -119,4 +120,25 @@ def test_a_file_that_failed_is_not_well_because_another_one_is(env: Environment)
         ended("a.csv", "b.csv", dg.DagsterRunStatus.SUCCESS)
         assert told() == ["csv_drops b.csv...c.csv"]
         (env.drop_dir / "c.csv").unlink()
+        assert told() == []
+
+
+def test_an_asset_that_its_condition_materializes_has_failed_until_it_has_not(env: Environment) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def ended(asset: str, status: dg.DagsterRunStatus, **tags: str) -> None:
+            tags = tags or {AUTOMATION_CONDITION_TAG: "true"}
+            instance.add_run(
+                dg.DagsterRun("__ASSET_JOB", status=status, tags=tags, asset_selection={dg.AssetKey(asset)})
+            )
+
+        def told() -> list[str]:
+            return [one.subject for one in failed_runs(instance, ["__ASSET_JOB"])]
+
+        ended("retention", dg.DagsterRunStatus.FAILURE, by="hand")
+        assert told() == []
+        ended("retention", dg.DagsterRunStatus.FAILURE)
+        ended("other", dg.DagsterRunStatus.SUCCESS)
+        assert told() == ["retention"]
+        ended("retention", dg.DagsterRunStatus.SUCCESS)
         assert told() == []

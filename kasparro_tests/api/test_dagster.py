@@ -295,7 +295,7 @@ def test_the_assets_and_how_they_are(client: httpx.Client, dagster: str) -> None
         f"{name}/{part}" for name in ("coingecko", "coinpaprika", "csv_drops") for part in ("observations", "raw")
     ]
     lists = [f"{name}_list/{part}" for name in ("coingecko", "coinpaprika") for part in ("coins", "raw")]
-    assert list(assets) == sorted(["coin_identity", "coins", *vendors, *lists, "unified_assets"])
+    assert list(assets) == sorted(["coin_identity", "coins", *vendors, *lists, "retention", "unified_assets"])
     assert assets["coingecko/observations"].depends_on == ["coingecko/raw"]
     assert {"coins", "coin_identity", "csv_drops/observations"} <= set(assets["unified_assets"].depends_on)
     partitions = {name: asset.partitions for name, asset in assets.items()}

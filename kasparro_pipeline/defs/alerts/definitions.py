@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 import dagster as dg
+from dagster._core.storage.tags import AUTOMATION_CONDITION_TAG
 
 from kasparro_pipeline.alerts.channels import Channel, channels, message_of
 from kasparro_pipeline.alerts.incidents import FailedRun, Watched, standing
@@ -71,14 +72,25 @@ def failed_runs(instance: dg.DagsterInstance, jobs: Iterable[str]) -> list[Faile
     Of a job over files each file counts for itself, until it is loaded or no longer there: that another one is well
     says nothing of it.
 
-    Assets that somebody materialized by hand belong to no such job: whoever did it sees how it ends.
+    Assets materialized by their automation condition count each for itself. Those that somebody materialized by hand do
+    not: whoever did it sees how it ends.
     """
     found = []
     for job in sorted(jobs):
         if not job.startswith("__"):
             runs = instance.get_runs(dg.RunsFilter(job_name=job, statuses=_FINISHED), limit=RUNS_LOOKED_AT)
             found += list(_still_failed(instance, runs))
-    return found
+    return [*found, *_failed_automations(instance)]
+
+
+def _failed_automations(instance: dg.DagsterInstance) -> Iterator[FailedRun]:
+    by_condition = dg.RunsFilter(tags={AUTOMATION_CONDITION_TAG: "true"}, statuses=_FINISHED)
+    settled: set[dg.AssetKey] = set()
+    for run in instance.get_runs(by_condition, limit=RUNS_LOOKED_AT):
+        assets = set(run.asset_selection or ()) - settled
+        if assets and run.status is dg.DagsterRunStatus.FAILURE and run.tags.get(WILL_RETRY) != "true":
+            yield FailedRun(", ".join(sorted(asset.to_user_string() for asset in assets)), run.run_id)
+        settled |= assets
 
 
 def _still_failed(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> Iterator[FailedRun]:

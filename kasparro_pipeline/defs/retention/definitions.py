@@ -1,4 +1,4 @@
-"""The job that forgets once a day what is older than the settings say."""
+"""The asset that forgets once a day what is older than the settings say."""
 
 import dagster as dg
 
@@ -6,33 +6,29 @@ from kasparro_pipeline.retention import prune
 from kasparro_pipeline.settings import settings
 from kasparro_pipeline.warehouse.database import current_engine
 
-JOB = "retention"
+DAILY = dg.AutomationCondition.on_cron("40 3 * * *", "UTC")
 
 
-@dg.op(name="prune")
-def _prune(context: dg.OpExecutionContext) -> None:
-    pruned = prune(current_engine(), context.instance, settings()).as_dict()
-    context.log.info("removed: " + ", ".join(f"{table} {rows:,}" for table, rows in pruned.items()))
-
-
-@dg.job(name=JOB, description="Removes what is older than the KASPARRO_…_DAYS settings say.")
-def _retention() -> None:
-    _prune()
-
-
-@dg.schedule(
-    name=f"{JOB}_daily",
-    job=_retention,
-    cron_schedule="40 3 * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Forgets what is old, where a setting says so, and brings the planner's statistics up to date.",
+@dg.asset(
+    automation_condition=DAILY,
+    group_name="operations",
+    kinds={"postgres"},
+    description="Forgets what is old, where a KASPARRO_…_DAYS setting says so, and brings the planner's statistics up "
+    "to date. Each materialization tells how many rows of which table were removed.",
 )
-def _daily(_: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-    return dg.RunRequest()
+def retention(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    """Runs for everybody's tables, ours and Dagster's; see `kasparro_pipeline.retention.prune`."""
+    return dg.MaterializeResult(metadata=prune(current_engine(), context.instance, settings()).as_dict())
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """A job and its schedule."""
-    return dg.Definitions(jobs=[_retention], schedules=[_daily])
+    """The asset, and the sensor that looks whether its time has come; a time that passed meanwhile counts."""
+    daily = dg.AutomationConditionSensorDefinition(
+        "retention_daily",
+        target=[retention],
+        minimum_interval_seconds=60,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Materializes `retention` once a day.",
+    )
+    return dg.Definitions(assets=[retention], sensors=[daily])
