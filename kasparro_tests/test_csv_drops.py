@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import shutil
+import time
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ import sqlalchemy as sa
 from dagster.components.resolved.errors import ResolutionException
 
 from kasparro_pipeline.components import csv_source
+from kasparro_pipeline.definitions import defs
 from kasparro_pipeline.load import Loader
 from kasparro_pipeline.sources.csv import blocks
 from kasparro_pipeline.warehouse.tables import delivery, observation, quarantine
@@ -180,6 +183,36 @@ def dialect_shown(partition: str) -> dict:
     wanted = dg.AssetRecordsFilter(dg.AssetKey(["csv_drops", "observations"]), asset_partitions=[partition])
     (record,) = dg.DagsterInstance.get().fetch_materializations(wanted, limit=1).records
     return record.asset_materialization.metadata["dialect"].value
+
+
+def test_a_file_is_due_by_when_it_was_touched_here_and_again_when_its_mode_changes(drops: Environment) -> None:
+    file = drops.drop_dir / FOLDER / "late.csv"
+    file.write_text("id,date,price\nx,2026-10-01,1\n")
+    tomorrow = time.time() + 86400
+    os.utime(file, (tomorrow, tomorrow))  # as an archive from another time zone sets it
+    sensor = defs().resolve_sensor_def("csv_drops_folder")
+
+    def keys() -> set[str]:
+        with dg.DagsterInstance.ephemeral() as instance, dg.build_sensor_context(instance=instance) as context:
+            return {str(request.run_key) for request in sensor.evaluate_tick(context).run_requests}
+
+    assert keys() == set()
+    time.sleep(csv_source.SETTLED_NS / 1e9)
+    before = keys()
+    assert len(before) == 1
+    assert keys() == before
+    file.chmod(0o600)
+    time.sleep(csv_source.SETTLED_NS / 1e9)
+    after = keys()
+    assert len(after) == 1
+    assert after != before
+    file.unlink()
+
+
+def test_a_file_whose_runs_fail_is_tried_more_and_more_rarely() -> None:
+    tried = [csv_source.attempts_until(hour * csv_source.HOUR_NS) for hour in range(32)]
+    assert [hour for hour in range(1, 32) if tried[hour] != tried[hour - 1]] == [1, 3, 7, 15, 31]
+    assert csv_source.attempts_until(-1) == csv_source.attempts_until(0)  # a clock that was put back
 
 
 def test_a_wrong_format_in_defs_yaml_is_named() -> None:

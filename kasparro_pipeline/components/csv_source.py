@@ -47,8 +47,9 @@ PARSER = "csv-7"
 SHAPE_RECORDS = 50
 """Of a file, so many records tell the types of its fields."""
 
-SETTLED_SECONDS = 2.0
-"""A file changed more recently may still be written to; the sensor leaves it for its next look."""
+SETTLED_NS = 2 * 10**9
+"""A file touched more recently may still be written to; the sensor leaves it for its next look."""
+HOUR_NS = 3600 * 10**9
 
 
 _MADE_OF = {
@@ -97,16 +98,16 @@ class CsvSource(dg.Component, dg.Model, dg.Resolvable):
         )
 
     def _look(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        newest = time.time_ns() - int(SETTLED_SECONDS * 1e9)
-        due = [drop for drop in due_drops() if drop.mtime_ns <= newest]
+        now = time.time_ns()
+        due = [drop for drop in due_drops() if drop.touched_ns <= now - SETTLED_NS]
         if not due:
             return dg.SensorResult(skip_reason="no file is new or has changed")
         ranges, added = drop_ranges(context.instance, due)
-        fingerprint = max(drop.mtime_ns for drop in due)
+        touched = max(drop.touched_ns for drop in due)
+        attempt = f"{touched}:{attempts_until(now - touched)}"
         return dg.SensorResult(
             run_requests=[
-                dg.RunRequest(run_key=f"{start}:{end}:{fingerprint}", tags=range_tags(start, end))
-                for start, end in ranges
+                dg.RunRequest(run_key=f"{start}:{end}:{attempt}", tags=range_tags(start, end)) for start, end in ranges
             ],
             dynamic_partitions_requests=[drops().build_add_request(added)] if added else [],
         )
@@ -257,6 +258,14 @@ def explain_drop(path: Path, now: datetime) -> Explanation:
     folder = settings().drop_dir
     request = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
     return explain(path, request, sources[0].reading, settings().first_day, now)
+
+
+def attempts_until(age_ns: int) -> int:
+    """How often a file is tried until it is so old: at once, then after 1, 3, 7, 15 … hours.
+
+    What a run failed by for good, a full disk or a database that was away for long, may have passed.
+    """
+    return (max(age_ns, 0) // HOUR_NS + 1).bit_length()
 
 
 def due_drops() -> list[Drop]:

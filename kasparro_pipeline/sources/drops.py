@@ -30,6 +30,8 @@ class Drop:
     path: Path
     size: int
     mtime_ns: int
+    touched_ns: int
+    """When its content, name, owner or mode changed last."""
 
     @property
     def source(self) -> str:
@@ -82,7 +84,9 @@ def _walk(folder: Path) -> Iterator[Drop]:
                 status = path.stat()
             except FileNotFoundError:
                 continue  # taken away since the folder was listed
-            yield Drop(_partition(path.relative_to(folder)), path, status.st_size, status.st_mtime_ns)
+            yield Drop(
+                _partition(path.relative_to(folder)), path, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+            )
 
 
 def _partition(path: Path) -> str:
