@@ -146,12 +146,12 @@ WITH listed AS (
     FROM kasparro.delivery
     WHERE source_coin_id IS NULL AND is_last AND parser_version IS NOT NULL AND source NOT LIKE 'csv\\_%'
       AND fetched_at >= CAST(:start AS date) - 1 AND fetched_at < CAST(:end AS date)
+      AND fetched_at < date_trunc('day', now(), 'UTC')
       AND fetched_at - date_trunc('day', fetched_at, 'UTC') >= interval '{LISTED_AFTER_HOURS} hours'
 ), counted AS (
     SELECT u.day, s.source, count(*) AS coins
     FROM kasparro.unified_assets AS u CROSS JOIN unnest(u.sources) AS s (source)
-    WHERE u.day >= CAST(:start AS date) - 1 AND u.day < :end AND u.day < (now() AT TIME ZONE 'UTC')::date
-      AND EXISTS (SELECT FROM listed)
+    WHERE u.day >= CAST(:start AS date) - 1 AND u.day < :end AND EXISTS (SELECT FROM listed)
     GROUP BY u.day, s.source
 )
 SELECT l.day, coalesce(t.coins, 0) || ' coins of ' || l.source || ' after ' || y.coins || ' the day before'

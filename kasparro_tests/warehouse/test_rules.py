@@ -46,13 +46,19 @@ DELIVERY = PAYLOAD + (
     "INSERT INTO kasparro.delivery VALUES ('coingecko', '2026-11-10', 0, '2026-11-10T12:00:00Z', 'a', 'http://x', 1, "
     "true, 'run', '1', now(), 'run', 5, 1, 1, 1, 1)"
 )
-LISTS = PAYLOAD + "".join(
-    "INSERT INTO kasparro.delivery (source, partition, position, fetched_at, sha256, request, first_record, is_last, "
-    f"parser_version, records, inserted, updated, unchanged, quarantined) VALUES ('coingecko', '{day}', 0, "
-    f"'{day}T12:00:00Z', 'a', 'http://x', 1, true, '1', 1, 1, 0, 0, 0);"
-    for day in (DAY, DAY - timedelta(days=1))
-)
-"""The vendor's whole list was fetched on both days."""
+
+
+def whole_lists(*days: date) -> str:
+    """The vendor's whole list was fetched at noon of each day."""
+    return PAYLOAD + "".join(
+        "INSERT INTO kasparro.delivery (source, partition, position, fetched_at, sha256, request, first_record, "
+        "is_last, parser_version, records, inserted, updated, unchanged, quarantined) VALUES "
+        f"('coingecko', '{day}', 0, '{day}T12:00:00Z', 'a', 'http://x', 1, true, '1', 1, 1, 0, 0, 0);"
+        for day in days
+    )
+
+
+LISTS = whole_lists(DAY, DAY - timedelta(days=1))
 MANY = f"""
 INSERT INTO kasparro.unified_assets (coin_id, day, source_count, sources, flags, observed_at, price_spread_pct)
 SELECT 'many-' || n, '{DAY}', 2, '{{coingecko,coinpaprika}}', '{{}}', now(), 1 FROM generate_series(9, 99) n;
@@ -152,9 +158,7 @@ def test_days_that_break_a_rule_are_not_made(market: sa.Engine, monkeypatch: pyt
 def test_fewer_coins_are_no_breach_unless_whole_lists_say_so(market: sa.Engine, lists: tuple[date, ...]) -> None:
     """A file of a few coins, or a history of some, after a day with a vendor's whole list."""
     with market.begin() as connection:
-        for statement in LISTS.split(";"):
-            if "payload VALUES" in statement or any(f"'{day}'" in statement for day in lists):
-                connection.exec_driver_sql(statement)
+        connection.exec_driver_sql(whole_lists(*lists))
         connection.execute(sa.delete(observation).where(observation.c.source_coin_id > "coin-2", OF_DAY))
     unify_days(market, DAY - timedelta(days=2), DAY)
 
@@ -186,3 +190,13 @@ def test_what_was_found_is_remembered_until_it_is_gone(tables: sa.Engine) -> Non
     with tables.connect() as connection:
         (left,) = connection.execute(sa.select(failed_check.c.day, failed_check.c.detail)).all()
     assert tuple(left) == (None, "x")
+
+
+def test_a_day_that_goes_on_has_as_many_coins_as_it_has(tables: sa.Engine) -> None:
+    today = TOMORROW - timedelta(days=1)
+    for day, coins in ((today - timedelta(days=1), COINS), (today, COINS[:5])):
+        observe(tables, [said("coingecko", "100", day=day, source_coin_id=coin) for coin in coins])
+    with tables.begin() as connection:
+        connection.exec_driver_sql(whole_lists(today, today - timedelta(days=1)))
+    unify_days(tables, today - timedelta(days=1), today)
+    assert len(rows(tables)) == len(COINS) + 5
