@@ -16,7 +16,7 @@ from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from kasparro_pipeline.settings import Settings
 from kasparro_pipeline.warehouse.migrate import DAGSTER_SCHEMA
 from kasparro_pipeline.warehouse.retention import prune_observations, prune_payloads, prune_unified_history
-from kasparro_pipeline.warehouse.statistics import analyze_partitioned
+from kasparro_pipeline.warehouse.statistics import analyze
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def prune(engine: sa.Engine, instance: dg.DagsterInstance, settings: Settings) -
         dagster_runs=_prune_runs(engine, instance, runs) if runs else 0,
         dagster_events=_prune_events(engine, events) if events else 0,
     )
-    analyze_partitioned(engine)
+    analyze(engine)
     return pruned
 
 

@@ -21,7 +21,7 @@ from kasparro_pipeline.warehouse.merge import Merge, Merged
 from kasparro_pipeline.warehouse.merge_sql import KeyRange, MergeSql, Target
 from kasparro_pipeline.warehouse.months import make_partitions, month_of, partition_name, partitions
 from kasparro_pipeline.warehouse.retention import prune_observations
-from kasparro_pipeline.warehouse.statistics import analyze_partitioned
+from kasparro_pipeline.warehouse.statistics import analyze
 from kasparro_pipeline.warehouse.tables import (
     coin,
     coin_identity,
@@ -232,7 +232,7 @@ def test_a_table_is_analyzed_as_a_whole_when_it_has_become_twice_as_large(engine
         with engine.begin() as connection:
             merge(connection, said([at() + timedelta(seconds=n) for n in range(rows)], coin=f"of {rows}"))
             connection.exec_driver_sql("SELECT pg_stat_force_next_flush()")
-        analyze_partitioned(engine, only_grown=True)
+        analyze(engine, only_grown=True)
         with engine.connect() as connection:
             counted = "SELECT reltuples FROM pg_class WHERE oid = 'kasparro.observation'::regclass"
             return float(connection.exec_driver_sql(counted).scalar_one())
@@ -240,4 +240,14 @@ def test_a_table_is_analyzed_as_a_whole_when_it_has_become_twice_as_large(engine
     assert [counted_after(rows) for rows in (100, 90, 11)] == [100, 100, 201]
     with engine.begin() as connection:
         connection.exec_driver_sql("LOCK TABLE kasparro.observation IN SHARE MODE")
-        analyze_partitioned(engine)  # waits for nobody
+        analyze(engine)  # waits for nobody
+
+
+def test_a_table_that_was_never_analyzed_is(engine: sa.Engine) -> None:
+    never = "reltuples = -1, relpages = 0"
+    counted = "SELECT reltuples FROM pg_class WHERE oid = 'kasparro.coin_identity'::regclass"
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE pg_class SET {never} WHERE oid = 'kasparro.coin_identity'::regclass")
+    analyze(engine, only_grown=True)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql(counted).scalar_one() >= 0

@@ -20,7 +20,7 @@ from kasparro_pipeline.io_managers.postgres import PARTITION_COLUMN, REPLACE, TA
 from kasparro_pipeline.ranges import range_tags
 from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.rules import ChecksFailedError, days_that_fail
-from kasparro_pipeline.warehouse.statistics import analyze_partitioned
+from kasparro_pipeline.warehouse.statistics import analyze
 from kasparro_pipeline.warehouse.tables import coin, coin_identity, observation, unified_assets
 from kasparro_pipeline.warehouse.touched import due_days
 from kasparro_pipeline.warehouse.unification import Unification
@@ -87,7 +87,7 @@ def _unified_assets(
         },
     )
     def unified(context: dg.AssetExecutionContext) -> dg.Output[Load]:
-        analyze_partitioned(current_engine(), only_grown=True)
+        analyze(current_engine(), only_grown=True)
         start, end = context.partition_time_window
         run = Unification(
             start.date(),
