@@ -166,20 +166,20 @@ def test_a_load_that_is_killed_goes_on_at_the_page_it_had_reached(loading, load)
 
 
 def test_an_answer_that_lost_most_coins_fails_and_the_next_one_is_taken(loading, load) -> None:
-    with loading(markets(*range(90)), markets(*range(10)), markets(*range(10)), markets(*range(1, 90))) as (
+    with loading(markets(*range(92)), markets(*range(11)), markets(*range(11)), markets(*range(1, 92))) as (
         env,
         vendor,
     ):
         assert load() is None
-        assert "lack 80 of the 90 coins there were" in str(load())
-        assert env.count(observation) == 90
+        assert "lack 81 of the 92 coins there were" in str(load())
+        assert env.count(observation) == 92
         assert load() is None  # begun anew, not resumed
         assert [request["page"] for request in vendor.requests] == ["1"] * 5  # read once more for coin-0
         (kept,) = env.rows(sa.select(last_sweep.c.coins))
-        assert len(kept.coins) == 89
+        assert len(kept.coins) == 91
         event = dg.DagsterInstance.get().get_latest_materialization_event(dg.AssetKey(["coingecko", "raw"]))
         metadata = event.asset_materialization.metadata
-        assert (metadata["vanished"].value, metadata["coins"].value) == ("coin-0", 89)
+        assert (metadata["vanished"].value, metadata["coins"].value) == ("coin-0", 91)
         assert_accounts_add_up(env)
 
 

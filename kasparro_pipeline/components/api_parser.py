@@ -19,7 +19,7 @@ from kasparro_pipeline.sources.shape import json_shape
 from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.tables import source_coin
 
-PARSER = "json-5"
+PARSER = "json-6"
 """Raised by one whenever the code would make other observations of the same bytes."""
 
 
@@ -32,7 +32,8 @@ class ApiParser:
         self, snapshot: JsonMapping, history: HistoryMapping | None, first_day: date, deliveries: Deliveries | None
     ) -> None:
         decides = (first_day, sorted(snapshot.columns.items()), snapshot.record_path, sorted(snapshot.zero_is_null))
-        self.version = parser_version(PARSER, *decides, *([history.decides] if history else []))
+        further = ([snapshot.time_path] if snapshot.time_path else []) + ([history.decides] if history else [])
+        self.version = parser_version(PARSER, *decides, *further)
         self.uses_fetched_at = snapshot.uses_fetched_at
         self._snapshot = snapshot
         self._history = history

@@ -21,7 +21,22 @@ from kasparro_pipeline.components.partitions import ONLY_WAITING, daily, today
 from kasparro_pipeline.components.scaffold import ApiSourceScaffolder
 from kasparro_pipeline.components.source_assets import drift_check, observations_asset, raw_asset, source_job
 from kasparro_pipeline.components.source_run import SourceRun
-from kasparro_pipeline.components.yaml_types import Count, MaybeCount, Percent, Seconds, Whole, YesNo, names_of, read_as
+from kasparro_pipeline.components.yaml_types import (
+    Count,
+    Dotted,
+    Endpoint,
+    MaybeCount,
+    MaybeDotted,
+    MaybeWhole,
+    Params,
+    Percent,
+    Seconds,
+    Url,
+    Whole,
+    YesNo,
+    names_of,
+    read_as,
+)
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.io_managers.postgres import Load
 from kasparro_pipeline.io_managers.raw_payload import Deliveries
@@ -33,42 +48,48 @@ from kasparro_pipeline.sources.collect import ROW_COLUMNS
 from kasparro_pipeline.sources.history import HistoryMapping, HistorySpec
 from kasparro_pipeline.sources.http import RequestPolicy
 from kasparro_pipeline.sources.json_records import NUMBERS, JsonMapping
-from kasparro_pipeline.sources.json_text import Path
+from kasparro_pipeline.sources.json_text import Path, path_of
 from kasparro_pipeline.sources.records import Payload
 from kasparro_pipeline.warehouse.calls import CallLedger
 from kasparro_pipeline.warehouse.database import current_engine
 
-Columns = Annotated[dict[str, str], names_of(ROW_COLUMNS)]
-Series = Annotated[dict[str, str], names_of(NUMBERS)]
+Columns = Annotated[dict[str, str | int], names_of(ROW_COLUMNS)]
+Series = Annotated[dict[str, str | int], names_of(NUMBERS)]
 ZeroIsNull = Annotated[list[str], names_of(NUMBERS, list[str])]
 Cron = Annotated[str, read_as(str, longest_pause)]
-PagingBy = Literal["page", "offset", "cursor"]
+PagingBy = Literal["page", "offset", "cursor", "link"]
 Times = Literal["unix", "iso", "day"]
 
 
 class Paging(dg.Model, dg.Resolvable):
-    """By page number or offset, where a page with fewer than `size` records is the last; or by cursor."""
+    """By page number or offset, where a page with fewer than `size` records is the last; or by cursor or link."""
 
     by: Annotated[PagingBy, read_as(PagingBy)] = "page"
-    size: Count
+    size: MaybeCount = None
+    """Records of a page to ask for; None: as many as the vendor gives, and one shorter than the first is the last."""
     size_param: str = "per_page"
     param: str | None = None
-    """Parameter that names the page; None: called like `by`."""
-    first: Whole = 1
-    """The first page's number; a cursor or an offset has none."""
-    next_path: str | None = None
-    """With a cursor: dotted path in the answer to the next one; nothing or null there in the last answer."""
+    """Parameter that names the page; None: called like `by`. A link names its own."""
+    first: MaybeWhole = None
+    """The first page's number, or the first offset; None: 1 and 0."""
+    next_path: MaybeDotted = None
+    """With a cursor or link: path in the answer to the next one; nothing or null there in the last answer."""
 
     @model_validator(mode="after")
-    def _cursor_is_found(self) -> Paging:
-        if (self.by == "cursor") != (self.next_path is not None):
-            raise ValueError("next_path belongs to paging by cursor, which needs it")
+    def _fits_together(self) -> Paging:
+        is_told = self.by in {"cursor", "link"}
+        if is_told != bool(self.next_path):
+            raise ValueError("next_path belongs to paging by cursor or by link, which need it")
+        if is_told and self.first is not None:
+            raise ValueError("first belongs to paging by page or by offset; the first cursor is none")
+        if self.by == "link" and self.param is not None:
+            raise ValueError("param does not belong to paging by link, which names its own")
         return self
 
     def spec(self) -> paging.Paging:
         """As the fetcher takes it."""
         return paging.Paging(
-            self.by, self.size, self.param or self.by, self.size_param, self.first, _path(self.next_path or "")
+            self.by, self.size, self.param or self.by, self.size_param, self.first, path_of(self.next_path or "")
         )
 
 
@@ -82,18 +103,18 @@ class Budget(dg.Model, dg.Resolvable):
 class History(dg.Model, dg.Resolvable):
     """The endpoint for past days: one call a coin and range; its points are records, or a series for each column."""
 
-    endpoint: str
+    endpoint: Endpoint
     """``{id}`` in it, or in a parameter, stands for the coin."""
     coins: list[str]
     """The vendor's ids of the coins whose history is fetched."""
-    params: dict[str, str | int] = {}
+    params: Params = {}
     from_param: str
     to_param: str
     times: Annotated[Times, read_as(Times)] = "unix"
     """How both are written: seconds since 1970, RFC 3339, or the day alone."""
     max_days: MaybeCount = None
     """Days that one call may ask for; a longer range takes several."""
-    record_path: str = ""
+    record_path: Dotted = ""
     columns: Columns = {}
     """Where the answer is an array of points: column to dotted path in a point; needs ``observed_at``."""
     series: Series = {}
@@ -123,9 +144,9 @@ class History(dg.Model, dg.Resolvable):
         """As the parser takes it."""
         records = None
         if self.columns:
-            columns: dict[str, Path] = {column: _path(path) for column, path in self.columns.items()}
-            records = JsonMapping(columns, _path(self.record_path), zero_is_null, one_coin=True)
-        return HistoryMapping(records, {column: _path(path) for column, path in self.series.items()}, zero_is_null)
+            columns: dict[str, Path] = {column: path_of(path) for column, path in self.columns.items()}
+            records = JsonMapping(columns, path_of(self.record_path), zero_is_null=zero_is_null, one_coin=True)
+        return HistoryMapping(records, {column: path_of(path) for column, path in self.series.items()}, zero_is_null)
 
 
 @dg.scaffold_with(ApiSourceScaffolder)
@@ -140,17 +161,20 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
     source: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     priority: Whole
     """The lower, the sooner this source's word is taken when sources disagree."""
-    base_url: str
+    base_url: Url
     """The vendor's own, up to its version: ``https://api.coingecko.com/api/v3``."""
     simulator_path: str | None = None
     """Where the simulator answers for this vendor; None: it does not."""
-    endpoint: str
-    params: dict[str, str | int] = {}
+    endpoint: Endpoint
+    params: Params = {}
     paging: Paging | None = None
-    record_path: str = ""
-    """Dotted path to the array of records; empty: the answer itself."""
+    record_path: Dotted = ""
+    """Dotted path to the array of records; empty: the answer itself. With ``.*`` at its end, to an object whose members
+    are the records, each as an array of its name and value."""
+    time_path: Dotted = ""
+    """Dotted path in the answer to the time of all its records, where they have none of their own."""
     columns: Columns
-    """Column of an observation to the dotted path of its value in a record."""
+    """Column of an observation to the dotted path of its value in a record; a number is a place in an array, from 0."""
     zero_is_null: ZeroIsNull = []
     """Columns in which the vendor writes 0 for "not known"."""
     max_lost_percent: Percent = MAX_LOST_PERCENT
@@ -158,7 +182,9 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
     history: History | None = None
     coin_list: CoinList | None = None
     """The vendor's own list of its coins and their contracts: a source of its own, ``<source>_list``."""
-    auth_header: str | None = None
+    auth_header: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]+$")
+    auth_scheme: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]+$")
+    """What stands before the key in the header, such as ``Bearer``."""
     per_minute: Count
     """Requests a minute that the vendor allows."""
     budget: Budget = Budget()
@@ -171,7 +197,9 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
     """None: by `refresh`."""
 
     @model_validator(mode="after")
-    def _can_be_parsed(self) -> ApiSource:
+    def _fits_together(self) -> ApiSource:
+        if self.auth_scheme and not self.auth_header:
+            raise ValueError("auth_scheme stands before the key in auth_header, which is missing")
         try:
             self._parser()
         except KasparroError as error:
@@ -243,7 +271,8 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
     def vendor_fields(self) -> dict[str, list[str]]:
         """Where in an answer each column comes from, such as ``data[].quotes.USD.price``."""
         records = f"{self.record_path}[]." if self.record_path else ""
-        return {column: [f"{records}{path}"] for column, path in self.columns.items()}
+        told = {column: [f"{records}{path}"] for column, path in self.columns.items()}
+        return told | {"observed_at": [self.time_path]} if self.time_path else told
 
     @property
     def parser_version(self) -> str:
@@ -266,8 +295,8 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
             self.endpoint,
             self.params,
             self.paging.spec() if self.paging else None,
-            _path(self.record_path),
-            _path(self.columns["source_coin_id"]),
+            path_of(self.record_path),
+            path_of(self.columns["source_coin_id"]),
             self.max_lost_percent,
         )
 
@@ -285,19 +314,18 @@ class ApiSource(dg.Component, dg.Model, dg.Resolvable):
             base_url or self.base_url,
             CallLedger(current_engine, self.source, budget.per_day, budget.per_month, policy.per_seconds),
             policy,
-            {self.auth_header: key.get_secret_value()} if key and self.auth_header else {},
+            {self.auth_header: " ".join(filter(None, (self.auth_scheme, key.get_secret_value())))}
+            if key and self.auth_header
+            else {},
         )
 
     @property
     def snapshot_mapping(self) -> JsonMapping:
         """Where a snapshot's records and their values are."""
-        columns: dict[str, Path] = {column: _path(path) for column, path in self.columns.items()}
-        return JsonMapping(columns, _path(self.record_path), frozenset(self.zero_is_null))
+        columns: dict[str, Path] = {column: path_of(path) for column, path in self.columns.items()}
+        records, time = path_of(self.record_path), path_of(self.time_path)
+        return JsonMapping(columns, records, time, frozenset(self.zero_is_null))
 
     def _parser(self, deliveries: Deliveries | None = None) -> ApiParser:
         history = self.history.mapping(frozenset(self.zero_is_null)) if self.history else None
         return ApiParser(self.snapshot_mapping, history, settings().first_day, deliveries)
-
-
-def _path(dotted: str) -> Path:
-    return tuple(dotted.split(".")) if dotted else ()

@@ -19,7 +19,7 @@ from kasparro_pipeline.components.listings import ListingLoad
 from kasparro_pipeline.components.partitions import ONLY_WAITING, daily, today
 from kasparro_pipeline.components.source_assets import listing_asset, raw_asset, source_job
 from kasparro_pipeline.components.source_run import SourceRun
-from kasparro_pipeline.components.yaml_types import Percent, names_of, read_as
+from kasparro_pipeline.components.yaml_types import Dotted, Endpoint, Params, Percent, names_of, read_as
 from kasparro_pipeline.io_managers.postgres import Load
 from kasparro_pipeline.io_managers.raw_payload import Deliveries, Kept
 from kasparro_pipeline.ranges import range_tags
@@ -33,7 +33,7 @@ from kasparro_pipeline.sources.coin_list import (
     parse_contracts,
     platform_of,
 )
-from kasparro_pipeline.sources.json_text import Path
+from kasparro_pipeline.sources.json_text import Path, path_of
 from kasparro_pipeline.sources.records import Payload
 from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.tables import checkpoint
@@ -46,8 +46,8 @@ def _columns_of(mapping: type[ListMapping | ContractMapping]) -> list[str]:
     return [field.name for field in fields(mapping) if field.name != "record_path"]
 
 
-ListColumns = Annotated[dict[str, str], names_of(_columns_of(ListMapping))]
-ContractColumns = Annotated[dict[str, str], names_of(_columns_of(ContractMapping))]
+ListColumns = Annotated[dict[str, str | int], names_of(_columns_of(ListMapping))]
+ContractColumns = Annotated[dict[str, str | int], names_of(_columns_of(ContractMapping))]
 
 
 class Contracts(dg.Model, dg.Resolvable):
@@ -74,11 +74,11 @@ class Contracts(dg.Model, dg.Resolvable):
 class CoinList(dg.Model, dg.Resolvable):
     """The vendor's list of all its coins, fetched once a day."""
 
-    endpoint: str
-    params: dict[str, str | int] = {}
+    endpoint: Endpoint
+    params: Params = {}
     refresh: Annotated[str, read_as(str, longest_pause)]
     """Cron line, in UTC: when today's list is asked for, if it is not there yet."""
-    record_path: str = ""
+    record_path: Dotted = ""
     columns: ListColumns = {}
     """Dotted paths of ``source_coin_id``, ``symbol``, ``name``, ``listed`` (whether it is still traded) and
     ``contracts`` (addresses by platform), where they are not ``id``, ``symbol``, ``name``, ``is_active`` and
@@ -232,12 +232,11 @@ def list_asset(vendor: str) -> dg.AssetKey:
     return dg.AssetKey([list_name(vendor), "coins"])
 
 
-def _check_columns(columns: Mapping[str, str], mapping: type[ListMapping | ContractMapping]) -> None:
+def _check_columns(columns: Mapping[str, str | int], mapping: type[ListMapping | ContractMapping]) -> None:
     known = _columns_of(mapping)
     if unknown := sorted(set(columns) - set(known)):
         raise ValueError(f"columns: no column {', '.join(unknown)}; there are {', '.join(known)}")
 
 
-def _paths(record_path: str, columns: Mapping[str, str]) -> dict[str, Path]:
-    told = {"record_path": record_path} | dict(columns)
-    return {name: tuple(path.split(".")) if path else () for name, path in told.items()}
+def _paths(record_path: str, columns: Mapping[str, str | int]) -> dict[str, Path]:
+    return {name: path_of(path) for name, path in ({"record_path": record_path} | dict(columns)).items()}

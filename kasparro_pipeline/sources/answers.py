@@ -13,14 +13,17 @@ import msgspec
 from kasparro_pipeline.sources.json_text import UNREADABLE
 
 OK = 200
+NO_CODE = 0
+"""Of an error that is told without one."""
 TOO_MANY_REQUESTS = 429
 LONGEST_REFUSAL = 4096
 """Bytes of an answer that is taken for nothing but a message."""
 EXCERPT = 120
 
-_MESSAGE_NAMES = frozenset({"error", "error_message", "message", "error_description", "detail", "msg"})
+_MESSAGE_NAMES = frozenset({"error", "errors", "error_message", "message", "error_description", "detail", "msg"})
 _CODE_NAMES = ("error_code", "code", "status", "statusCode")
 _TOO_MUCH = re.compile(r"\brate limit|\btoo many requests|\bthrottled", re.I)
+_FAILED = frozenset({"error", "fail", "failed", "failure"})
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
 
@@ -32,12 +35,21 @@ class _Envelope(msgspec.Struct):
     error_code: Any = None
     code: Any = None
     statusCode: Any = None  # noqa: N815 - as vendors write it
+    Response: Any = None
+    success: Any = None
+    errors: Any = None
 
     @property
     def codes(self) -> list[str]:
         """What may be an HTTP status in it."""
         inner = [part.get(name) for part in (self.status, self.error) if isinstance(part, dict) for name in _CODE_NAMES]
         return [str(found) for found in (self.status, self.error_code, self.code, self.statusCode, *inner)]
+
+    @property
+    def is_error(self) -> bool:
+        """Whether it says so in a way that leaves no doubt; a code alone may stand for success, whatever it is."""
+        words = {found.casefold() for found in (self.status, self.Response) if isinstance(found, str)}
+        return bool(self.error or self.errors or words & _FAILED) or self.success is False
 
 
 def message(body: bytes) -> bytes:
@@ -55,14 +67,18 @@ def _messages(value: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
             yield from _messages(item)
     elif isinstance(value, dict):
         for name, found in value.items():
-            if isinstance(found, str) and found and name.casefold() in _MESSAGE_NAMES:
-                yield found
-            else:
+            if name.casefold() in _MESSAGE_NAMES:
+                told = found if isinstance(found, list) else [found]
+                yield from (text for text in told if text and isinstance(text, str))
+            if not isinstance(found, str):
                 yield from _messages(found)
 
 
 def error_code(body: bytes) -> int:
-    """The error code in an error's envelope, 429 also where only its text says that too much was asked; else 200."""
+    """The error code in an error's envelope, 429 also where only its text says that too much was asked; else 200.
+
+    A short answer may be an error without a code (`NO_CODE`).
+    """
     if not body.lstrip().startswith(b"{"):
         return OK
     try:
@@ -72,10 +88,10 @@ def error_code(body: bytes) -> int:
     told = envelope.status.get("error_code") if isinstance(envelope.status, dict) else None
     if isinstance(told, int | str) and str(told).isdecimal() and int(told):
         return int(told)
-    if str(TOO_MANY_REQUESTS) in envelope.codes:
-        return TOO_MANY_REQUESTS
     is_short = len(body) <= LONGEST_REFUSAL
-    return TOO_MANY_REQUESTS if is_short and _TOO_MUCH.search(message(body).decode()) else OK
+    if str(TOO_MANY_REQUESTS) in envelope.codes or (is_short and _TOO_MUCH.search(message(body).decode())):
+        return TOO_MANY_REQUESTS
+    return NO_CODE if is_short and envelope.is_error else OK
 
 
 def retry_after(value: str | None) -> float | None:

@@ -59,6 +59,8 @@ class Sweep:
     """How many pages came before it."""
     reading: int = 1
     """1, or 2 where coins were missing after the first time."""
+    longest: int = 0
+    """How many records the first page held."""
 
     @classmethod
     def begin(cls) -> Self:
@@ -74,7 +76,8 @@ class Sweep:
         """
         try:
             started_at = datetime.fromisoformat(cursor["sweep"])
-            return cls(started_at, cursor["place"], int(cursor["position"]), int(cursor["reading"]))
+            position, reading = int(cursor["position"]), int(cursor["reading"])
+            return cls(started_at, cursor["place"], position, reading, int(cursor.get("longest", 0)))
         except (KeyError, TypeError, ValueError):
             raise KasparroError(
                 f"checkpoint {dict(cursor)!r} is no sweep over pages; delete it to start anew"
@@ -87,6 +90,7 @@ class Sweep:
             "place": self.place,
             "position": self.position,
             "reading": self.reading,
+            "longest": self.longest,
         }
 
 
@@ -183,9 +187,8 @@ class SnapshotFetch:
         except RefusedError as refused:
             raise self._unusable(answer, refused) from None
         if not records and sweep.position == 0:
-            raise self._client.failure(
-                answer.url, "answered without a record", hint="an empty answer is not 'no coins'; try later"
-            )
+            hint = "an empty answer is not 'no coins'; try later"
+            raise self._client.failure(answer.url, "answered without a record", answer.body, hint)
         return records
 
     def _meet(self, records: Sequence[msgspec.Raw | bytes], answer: Answer, sweep: Sweep) -> None:
@@ -202,15 +205,16 @@ class SnapshotFetch:
         paging = self._spec.paging
         if self._spec.further:
             return self._following(sweep)
+        longest = sweep.longest or records
         try:
-            place = paging.after(self._place(sweep), records, answer.body) if paging else None
+            place = paging.after(self._place(sweep), records, longest, answer.body) if paging else None
         except RefusedError as refused:
             raise self._unusable(answer, refused) from None
         missing = bool(self._before - self.coins)
         if place is not None and place == sweep.place:
             raise self._client.failure(answer.url, "names itself as the page after it", hint="check the paging")
         if place is not None and (missing or sweep.reading == 1):
-            return replace(sweep, place=place, position=sweep.position + 1), False
+            return replace(sweep, place=place, position=sweep.position + 1, longest=longest), False
         if missing and paging is not None and sweep.reading < READINGS:
             return Sweep(sweep.started_at, reading=sweep.reading + 1), False
         return sweep, True

@@ -125,9 +125,14 @@ class VendorClient:
     ) -> None:
         self.source = source
         self._before_try = before_try
-        self._secrets = [value for value in (auth_headers or {}).values() if value]
+        # With a scheme before it ("Bearer …") a key may come back alone.
+        self._secrets = [secret for value in (auth_headers or {}).values() for secret in (value, value.split(" ")[-1])]
         self._policy = policy or RequestPolicy()
-        _check_settings(source, base_url, auth_headers or {})
+        try:
+            check_base_url(base_url)
+        except KasparroError as error:
+            raise KasparroError(f"{source}: {error}") from None
+        _check_keys(source, auth_headers or {})
         self._http = httpx.Client(
             base_url=base_url,
             headers={"Accept": "application/json", "User-Agent": "kasparro", **(auth_headers or {})},
@@ -228,7 +233,7 @@ class VendorClient:
 
     def failure(self, url: str, what: str, body: bytes = b"", hint: str = "") -> FetchError:
         """An error in one line: the vendor, the request, what was wrong, how the answer began, what to do."""
-        for secret in self._secrets:
+        for secret in filter(None, self._secrets):
             what, body = what.replace(secret, "***"), body.replace(secret.encode(), b"***")
         sentence = f"{self.source}: GET {url} {what}"
         if body:
@@ -256,15 +261,23 @@ def _conditions(version: Version) -> dict[str, str]:
     return {name: value for name, value in headers.items() if value}
 
 
-def _check_settings(source: str, base_url: str, auth_headers: Mapping[str, str]) -> None:
+def check_base_url(base_url: str) -> None:
+    """Whether a vendor can be asked there.
+
+    Raises:
+        KasparroError: it is no HTTP URL, or holds a secret.
+    """
     try:
         url = httpx.URL(base_url)
     except httpx.InvalidURL:
         url = httpx.URL("")
     if url.userinfo:
-        raise KasparroError(f"{source}: the base URL for {url.host} holds a user or password; leave it out")
+        raise KasparroError(f"the base URL for {url.host} holds a user or password; leave it out")
     if url.scheme not in {"http", "https"} or not url.host:
-        raise KasparroError(f"{source}: the base URL is {base_url!r}; write http(s)://HOST[:PORT][/PATH]")
+        raise KasparroError(f"the base URL is {base_url!r}; write http(s)://HOST[:PORT][/PATH]")
+
+
+def _check_keys(source: str, auth_headers: Mapping[str, str]) -> None:
     for name, value in auth_headers.items():
         if not (value.isascii() and value.isprintable() and value == value.strip()):
             raise KasparroError(
@@ -276,7 +289,7 @@ def _check_status(response: httpx.Response, body: bytes) -> None:
     status = response.status_code
     if status == httpx.codes.OK:
         status = answers.error_code(body)
-        what = f"answered error_code {status} under HTTP 200"
+        what = f"answered {f'error_code {status}' if status else 'an error'} under HTTP 200"
     else:
         what = f"answered {status} {response.reason_phrase}"
     if status == httpx.codes.OK:

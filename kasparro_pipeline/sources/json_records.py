@@ -18,7 +18,7 @@ from kasparro_pipeline.sources import fields
 from kasparro_pipeline.sources.collect import FIRST_DAY, ROW_COLUMNS, Collector, Row, unreadable
 from kasparro_pipeline.sources.fields import RefusedError
 from kasparro_pipeline.sources.json_columns import JsonColumns
-from kasparro_pipeline.sources.json_text import UNREADABLE, Path, records_at
+from kasparro_pipeline.sources.json_text import UNREADABLE, Path, records_at, value_at
 from kasparro_pipeline.sources.plain import together
 from kasparro_pipeline.sources.records import NUMBER_COLUMNS, Delivery, ParsedPayload
 
@@ -27,11 +27,16 @@ AT_ONCE = 1000
 _TEXT = str | int | None
 _TEXT_COLUMNS = frozenset({"source_coin_id", "symbol", "name"})
 _keys = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 NUMBERS = (*NUMBER_COLUMNS, "rank")
 RANK = ROW_COLUMNS.index("rank")
 _PLAIN = r"(?:-?[0-9]{1,40}+(?:\.[0-9]{1,40}+)?+(?:[eE][-+]?[0-9]{1,2}+)?+|null)"
 _ABSENT = msgspec.Raw(b"null")
 """A number column that the record does not have; told from a null by being this object."""
+_NULL = msgspec.Raw(b"null")
+"""A number column in an object that is null."""
+MAX_PLACE = 100
+"""From there on a number in a path is a name, such as CoinMarketCap's for a currency, and no place in an array."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _string = msgspec.json.Decoder(str).decode
 
@@ -48,6 +53,8 @@ class JsonMapping:
     """Column to path in the record; without ``observed_at`` the time of fetching counts."""
     record_path: Path = ()
     """Path to the array of records; empty: the answer itself."""
+    time_path: Path = ()
+    """Path in the answer to the time of all its records, where they have none of their own."""
     zero_is_null: frozenset[str] = frozenset()
     """Number columns in which the source writes 0 for "not known"."""
     one_coin: bool = False
@@ -61,6 +68,8 @@ class JsonMapping:
         missing = needed - set(self.columns)
         if missing:
             raise KasparroError(f"mapping: {', '.join(sorted(missing))} must be mapped")
+        if self.time_path and "observed_at" in self.columns:
+            raise KasparroError("mapping: the time is given twice, by time_path and by the column observed_at")
         paths = set(self.columns.values())
         for path in paths:
             if not path or any(path[:length] in paths for length in range(1, len(path))):
@@ -71,7 +80,7 @@ class JsonMapping:
     @property
     def uses_fetched_at(self) -> bool:
         """Whether the source gives no time of its own, so that the same bytes are news each time they come."""
-        return "observed_at" not in self.columns
+        return "observed_at" not in self.columns and not self.time_path
 
 
 class Coin(NamedTuple):
@@ -91,10 +100,10 @@ def parse_json(
     """
     try:
         records = records_at(delivery.body, mapping.record_path)
+        constants = _told_of_all(delivery, mapping)
     except RefusedError as refused:
         return unreadable(delivery, refused)
     reader = _reader(tuple(mapping.columns.items()), mapping.zero_is_null)
-    constants: dict[str, object] = {"observed_at": delivery.fetched_at} if mapping.uses_fetched_at else {}
     if coin is not None:
         constants |= coin._asdict()
     blank = [constants.get(name) for name in ROW_COLUMNS]
@@ -116,6 +125,19 @@ def parse_json(
     return together(plain, delivery, first_day, lambda positions: one_by_one(np.setdiff1d(every, positions).tolist()))
 
 
+def _told_of_all(delivery: Delivery, mapping: JsonMapping) -> dict[str, object]:
+    """What all records of the delivery have in common: the time, where each has none of its own."""
+    if mapping.uses_fetched_at:
+        return {"observed_at": delivery.fetched_at}
+    if not mapping.time_path:
+        return {}
+    found = value_at(delivery.body, mapping.time_path)
+    moment = None if found is None else _moment_of("observed_at", bytes(found))
+    if moment is None:
+        raise RefusedError("bad_time", f"the answer has no time at {'.'.join(mapping.time_path)}")
+    return {"observed_at": moment}
+
+
 def coin_ids(records: Iterable[msgspec.Raw | bytes], path: Path) -> set[str]:
     """The coins that `records` are about; `path` leads to the id. Records that have none do not count."""
     read = _id_reader(path)
@@ -124,12 +146,12 @@ def coin_ids(records: Iterable[msgspec.Raw | bytes], path: Path) -> set[str]:
 
 @lru_cache
 def _id_reader(path: Path) -> Callable[[msgspec.Raw | bytes], str | None]:
-    struct, attributes = _struct({path: _TEXT})
-    decode, value = msgspec.json.Decoder(struct).decode, attrgetter(attributes[path])
+    shape = _Shape({path: _TEXT})
+    decode, value = msgspec.json.Decoder(shape.type).decode, shape.values([path])
 
     def read(record: msgspec.Raw | bytes) -> str | None:
         try:
-            found = value(decode(record))
+            (found,) = value(decode(record))
             return None if found is None else fields.text("source_coin_id", found)
         except (RefusedError, *UNREADABLE):
             return None
@@ -147,14 +169,12 @@ class _Reader:
         paths = dict(columns)
         others = [name for name in paths if name not in NUMBERS]
         names = [name for name in NUMBERS if name in paths]
-        struct, attributes = _struct({path: _TEXT if name in _TEXT_COLUMNS else msgspec.Raw for name, path in columns})
-        self._decode = msgspec.json.Decoder(struct).decode
-        self._decode_all = msgspec.json.Decoder(list[struct]).decode  # type: ignore[valid-type]
+        shape = _Shape({path: _TEXT if name in _TEXT_COLUMNS else msgspec.Raw for name, path in columns})
+        self._decode = msgspec.json.Decoder(shape.type).decode
+        self._decode_all = msgspec.json.Decoder(list[shape.type]).decode  # type: ignore[name-defined]
         self._names = [*names, *others]
         self._zeros = zero_is_null
-        self._values: Callable[[Any], tuple[Any, ...]] = attrgetter(
-            *(attributes[paths[name]] for name in (*names, *others))
-        )
+        self._values = shape.values([paths[name] for name in (*names, *others)])
         self._price = names.index("price_usd")
         self._price_path = paths["price_usd"]
         self._plan = [(ROW_COLUMNS.index(name), name, converter(name, name in zero_is_null)) for name in names]
@@ -217,7 +237,7 @@ class _Reader:
     def _no_price(self, record: msgspec.Raw | bytes) -> RefusedError:
         *parents, last = self._price_path
         for depth, key in enumerate(parents):
-            found = _keys(record)
+            found = _named(record)
             if key not in found:
                 others = f"; it has {fields.shown(', '.join(found))}" if found and depth else ""
                 code = "no_usd_quote" if key == "USD" else "missing_price"
@@ -226,30 +246,85 @@ class _Reader:
         return RefusedError("missing_price", f"the record has no field {last!r}")
 
 
+def _named(record: msgspec.Raw | bytes) -> Mapping[str, msgspec.Raw]:
+    """The values in an object by name, or in an array by place."""
+    try:
+        return _keys(record)
+    except msgspec.ValidationError:
+        return {str(place): item for place, item in enumerate(_items(record))}
+
+
 @lru_cache
 def _reader(columns: tuple[tuple[str, Path], ...], zero_is_null: frozenset[str]) -> _Reader:
     return _Reader(columns, zero_is_null)
 
 
-def _struct(leaves: Mapping[Path, Any]) -> tuple[type[msgspec.Struct], dict[Path, str]]:
-    """A type that decodes just `leaves` (path to type), and the dotted attribute that holds each."""
-    branches: dict[str, dict[Path, Any]] = {}
-    for path, kind in leaves.items():
-        branches.setdefault(path[0], {})[path[1:]] = kind
-    names: dict[str, str] = {}
-    members: list[Any] = []
-    attributes: dict[Path, str] = {}
-    for index, (key, below) in enumerate(branches.items()):
-        name = f"f{index}"
-        names[name] = key
-        if () in below:
-            members.append((name, below[()], _ABSENT if below[()] is msgspec.Raw else None))
-            attributes[key,] = name
-            continue
-        inner, inner_attributes = _struct(below)
-        members.append((name, inner, msgspec.field(default_factory=inner)))
-        attributes |= {(key, *path): f"{name}.{attribute}" for path, attribute in inner_attributes.items()}
-    return msgspec.defstruct("Record", members, rename=names, gc=False), attributes
+class _Shape:
+    """A type that decodes just `leaves` (path to type), and where in it each is.
+
+    What leads to them may be null, and then so are they. Where all keys are numbers it is an array.
+    """
+
+    def __init__(self, leaves: Mapping[Path, Any]) -> None:
+        branches: dict[str, dict[Path, Any]] = {}
+        for path, kind in leaves.items():
+            branches.setdefault(path[0], {})[path[1:]] = kind
+        self._attributes: dict[Path, str] = {}
+        self._below: dict[str, _Shape] = {}
+        members: dict[str, tuple[str, Any, Any]] = {}
+        for index, (key, below) in enumerate(branches.items()):
+            name = f"f{index}"
+            if () in below:
+                members[key] = (name, below[()], _ABSENT if below[()] is msgspec.Raw else None)
+                self._attributes[key,] = name
+                continue
+            inner = self._below[name] = _Shape(below)
+            members[key] = (name, inner.type | None, msgspec.field(default_factory=inner.type))
+            self._attributes |= {(key, *path): f"{name}.{told}" for path, told in inner._attributes.items()}
+        if all(key.isdecimal() and int(key) < MAX_PLACE for key in members):
+            self.type: Any = _array_of({int(key): member for key, member in members.items()})
+        else:
+            names = {name: key for key, (name, _, _) in members.items()}
+            self.type = msgspec.defstruct("Record", members.values(), rename=names, gc=False)
+
+    def values(self, paths: Sequence[Path]) -> Callable[[Any], tuple[Any, ...]]:
+        """What tells the leaves at `paths` of a decoded record."""
+        attributes = [self._attributes[path] for path in paths]
+        get = attrgetter(*attributes) if len(attributes) > 1 else lambda record: (attrgetter(*attributes)(record),)
+        if not self._below:
+            return get
+
+        def read(record: Any) -> tuple[Any, ...]:  # noqa: ANN401 - one of `type`
+            try:
+                return get(record)
+            except AttributeError:
+                self._fill(record)
+                return get(record)
+
+        return read
+
+    def _fill(self, record: Any) -> None:  # noqa: ANN401
+        """Put nulls where what leads to them is null."""
+        for name, inner in self._below.items():
+            if getattr(record, name) is None:
+                setattr(record, name, inner._nulls())
+            else:
+                inner._fill(getattr(record, name))
+
+    def _nulls(self) -> Any:  # noqa: ANN401
+        nulls = self.type()
+        for name in nulls.__struct_fields__:
+            if name in self._below:
+                setattr(nulls, name, self._below[name]._nulls())
+            elif getattr(nulls, name) is _ABSENT:
+                setattr(nulls, name, _NULL)
+        return nulls
+
+
+def _array_of(members: Mapping[int, tuple[str, Any, Any]]) -> type[msgspec.Struct]:
+    """A type that decodes the items at these places of an array, of which there may be fewer."""
+    places = [members.get(place, (f"other{place}", msgspec.Raw, None)) for place in range(max(members) + 1)]
+    return msgspec.defstruct("Items", places, array_like=True, gc=False)
 
 
 def converter(column: str, zero_is_null: bool = False) -> Callable[[str, Any], object]:

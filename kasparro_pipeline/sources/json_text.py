@@ -11,10 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from kasparro_pipeline.sources.fields import RefusedError
+from kasparro_pipeline.errors import KasparroError
+from kasparro_pipeline.sources.fields import RefusedError, shown
 
 Path = tuple[str, ...]
-"""Keys from the outside in, such as ``("quotes", "USD", "price")``."""
+"""Keys from the outside in, such as ``("quotes", "USD", "price")``. In a record a small number is a place in an
+array, from 0."""
+MEMBERS = "*"
+"""At the end of the path to records: they are the members of an object, each as the pair of its name and value."""
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for JSON that it cannot read."""
@@ -25,6 +29,18 @@ _whole = msgspec.json.Decoder(msgspec.Raw).decode
 _objects = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _lenient = json.JSONDecoder(parse_int=str, parse_float=str)
+
+
+def path_of(dotted: str | int) -> Path:
+    """The path that a defs.yaml writes with dots, or as the number of a place; empty for an empty text.
+
+    Raises:
+        KasparroError: it is none.
+    """
+    path = tuple(str(dotted).split(".")) if dotted != "" else ()
+    if not all(path) or any(key == "$" or "[" in key for key in path):
+        raise KasparroError(f"{shown(str(dotted))} is no path; write names, or places in an array, with dots between")
+    return path
 
 
 def is_json(body: bytes) -> bool:
@@ -43,9 +59,13 @@ def is_json(body: bytes) -> bool:
 def records_at(body: bytes, path: Path) -> Sequence[msgspec.Raw | bytes]:
     """The items of the array at `path` (the whole body when empty), each as its own source text.
 
+    Of an object at a path that ends in `MEMBERS` each member is one, as the array of its name and value.
+
     Raises:
-        RefusedError: ``unreadable_payload``; there is no array.
+        RefusedError: ``unreadable_payload``; there is no array, or no object.
     """
+    if path and path[-1] == MEMBERS:
+        return _members_at(body, path[:-1])
     try:
         found: msgspec.Raw | bytes = body.removeprefix(_BOM)
         for key in path:
@@ -70,25 +90,35 @@ def records_at(body: bytes, path: Path) -> Sequence[msgspec.Raw | bytes]:
 
 
 def value_at(body: bytes, path: Path) -> msgspec.Raw | bytes | None:
-    """The source text of the value at `path`; None where there is none.
+    """The source text of the value at `path`; None where there is none, or something on the way is null.
 
     Raises:
         RefusedError: ``unreadable_payload``; something on the way is no object.
     """
-    found: msgspec.Raw | bytes = body.removeprefix(_BOM)
+    found: msgspec.Raw | bytes | None = body.removeprefix(_BOM)
     for key in path:
-        members: Mapping[str, msgspec.Raw | bytes]
-        try:
-            members = _objects(found)
-        except UNREADABLE as error:
-            try:
-                members = {name: _bytes(value) for name, value in _split_object(_text(bytes(found)))}
-            except (ValueError, RecursionError):
-                raise RefusedError("unreadable_payload", f"nothing to read at {'.'.join(path)}: {error}") from None
-        if key not in members:
+        if found is None or bytes(found) == b"null":
             return None
-        found = members[key]
+        found = _members(found, path).get(key)
     return found
+
+
+def _members_at(body: bytes, path: Path) -> list[bytes]:
+    found = value_at(body, path)
+    if found is None:
+        raise RefusedError("unreadable_payload", f"the answer has no {'.'.join(path)!r}")
+    return [b"[%b,%b]" % (json.dumps(name).encode(), value) for name, value in _members(found, path).items()]
+
+
+def _members(found: msgspec.Raw | bytes, path: Path) -> Mapping[str, msgspec.Raw | bytes]:
+    try:
+        return _objects(found)
+    except UNREADABLE as error:
+        try:
+            return {name: _bytes(value) for name, value in _split_object(_text(bytes(found)))}
+        except (ValueError, RecursionError):
+            where = ".".join(path) or "the top"
+            raise RefusedError("unreadable_payload", f"nothing to read at {where}: {error}") from None
 
 
 def _text(body: bytes) -> str:

@@ -70,9 +70,10 @@ class Change:
 
 def json_shape(records: Sequence[msgspec.Raw | bytes], wanted: Iterable[str]) -> Shape:
     """The shape of these records. A field of `wanted` that no sampled record has is looked for in all of them."""
-    found = _shape_of([dict(_flat(record)) for record in map(_object, sampled(records))])
+    read = frozenset(path[:end] for path in wanted for end in (*_dots(path), len(path)))
+    found = _shape_of([dict(_flat(record, read)) for record in map(_object, sampled(records))])
     for path in set(wanted) - found.keys():
-        value = next((value for record in records for key, value in _flat(_object(record)) if key == path), None)
+        value = next((value for record in records for key, value in _flat(_object(record), read) if key == path), None)
         if value is not None:
             found[path] = Field(Decimal(0), {value[0]} - {"null"}, value[1])
     return found
@@ -163,15 +164,30 @@ def _object(record: msgspec.Raw | bytes) -> Any:  # noqa: ANN401 - whatever the 
         return None
 
 
-def _flat(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, tuple[str, str | None]]]:  # noqa: ANN401
-    """Each field below `value` with its type and its value as text; objects are there, and what is in them too."""
+def _dots(path: str) -> list[int]:
+    return [place for place, char in enumerate(path) if char == "."]
+
+
+def _flat(
+    value: Any,  # noqa: ANN401
+    read: frozenset[str],
+    path: str = "",
+    depth: int = 0,
+) -> Iterator[tuple[str, tuple[str, str | None]]]:
+    """Each field below `value` with its type and its value as text; objects are there, and what is in them too.
+
+    Of an array only those items are fields that something in `read` leads to.
+    """
+    if isinstance(value, list):
+        places = {str(place): item for place, item in enumerate(value)}
+        value = {key: item for key, item in places.items() if (f"{path}.{key}" if path else key) in read}
     if not isinstance(value, dict) or depth == MAX_DEPTH:
         return
     for key, inner in value.items():
         name = str(key)[:MAX_EXAMPLE].replace("\0", "\\x00")
         below = f"{path}.{name}" if path else name
         yield below, _typed(inner)
-        yield from _flat(inner, below, depth + 1)
+        yield from _flat(inner, read, below, depth + 1)
 
 
 def _typed(value: Any) -> tuple[str, str | None]:  # noqa: ANN401

@@ -31,7 +31,7 @@ def definitions() -> dg.Definitions:
 
 @pytest.fixture
 def vendor() -> Iterator[Vendor]:
-    with running_vendor(REFUSED, markets(*range(30))) as vendor:
+    with running_vendor(REFUSED, markets(*range(31))) as vendor:
         yield vendor
 
 

@@ -28,6 +28,15 @@ from kasparro_pipeline.warehouse.tables import delivery, observation
 from kasparro_tests.test_load import running
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+VENDOR = {
+    "source": "vendor",
+    "priority": 1,
+    "base_url": "https://vendor.example",
+    "endpoint": "/coins",
+    "columns": {"source_coin_id": "id", "price_usd": "price"},
+    "per_minute": 10,
+    "refresh": "0 * * * *",
+}
 
 
 @pytest.fixture
@@ -77,6 +86,7 @@ def test_each_choice_that_the_scaffold_shows_is_valid(sandbox) -> None:
     shown = [re.sub(r"^( +)# (?= *[a-z_0-9]+:( |$))", r"\1", line) for line in lines if "by: offset" not in line]
     choices = yaml.safe_load("\n".join(line for line in shown if "by: page" not in line))["attributes"]
     choices["history"].pop("series")
+    choices["columns"].pop("observed_at")
     assert set(ApiSource.model_fields) - set(choices) == {"simulator_path"}
     made = ApiSource.resolve_from_dict(choices)
     assert made.history is not None
@@ -94,6 +104,11 @@ def test_a_source_is_not_scaffolded_in_python(sandbox, options) -> None:
     [
         ({"paging": {"by": "cursor", "size": 10}}, "next_path belongs to paging by cursor"),
         ({"paging": {"size": 10, "next_path": "x"}}, "next_path belongs to paging by cursor"),
+        ({"paging": {"by": "link"}}, "next_path belongs to paging by cursor or by link"),
+        ({"paging": {"by": "cursor", "next_path": "x", "first": 0}}, "first belongs to paging by page"),
+        ({"paging": {"by": "link", "next_path": "x", "param": "p"}}, "param does not belong to paging by link"),
+        ({"time_path": "at", "columns": {"source_coin_id": "id", "price_usd": "p", "observed_at": "t"}}, "given twice"),
+        ({"auth_scheme": "Bearer"}, "auth_scheme stands before the key in auth_header, which is missing"),
         ({"columns": {"source_coin_id": "id"}}, "price_usd must be mapped"),
         ({"history": {"columns": {}}}, "give either columns .* or series"),
         ({"history": {"endpoint": "/history"}}, "{id} is missing"),
@@ -101,21 +116,12 @@ def test_a_source_is_not_scaffolded_in_python(sandbox, options) -> None:
     ],
 )
 def test_what_does_not_fit_together_is_told(change, said) -> None:
-    attributes = {
-        "source": "vendor",
-        "priority": 1,
-        "base_url": "https://vendor.example",
-        "endpoint": "/coins",
-        "columns": {"source_coin_id": "id", "price_usd": "price"},
-        "per_minute": 10,
-        "refresh": "0 * * * *",
-    }
     history = {"endpoint": "/{id}", "coins": ["a"], "from_param": "f", "to_param": "t"}
     history["columns"] = {"observed_at": "t", "price_usd": "p"}
     if "history" in change:
         change = {"history": history | change["history"]}
     with pytest.raises((ResolutionException, ValidationError), match=said):
-        ApiSource.resolve_from_dict(attributes | change)
+        ApiSource.resolve_from_dict(VENDOR | change)
 
 
 @pytest.mark.parametrize(
@@ -125,10 +131,18 @@ def test_what_does_not_fit_together_is_told(change, said) -> None:
         (ApiSource, "per_minute: 30", "per_minute: 0", "greater than 0"),
         (ApiSource, "per_minute: 30", "per_minut: 30", "Extra inputs are not permitted"),
         (ApiSource, '"*/15 * * * *"', "hourly", "'hourly' is no cron line"),
-        (ApiSource, "{by: page, size: 100,", "{by: pages, size: 100,", "'page', 'offset' or 'cursor'"),
+        (ApiSource, "{by: page, size: 100,", "{by: pages, size: 100,", "'page', 'offset', 'cursor' or 'link'"),
         (ApiSource, "{by: page, size: 100,", "{by: page, size: many,", "valid integer"),
         (ApiSource, "# zero_is_null: [market_cap_usd]", "zero_is_null: [cap]", "no column cap; there are price_usd"),
         (ApiSource, "# max_lost_percent: 33", "max_lost_percent: 133", "less than or equal to 100"),
+        (ApiSource, "{by: page, size: 100,", "{by: page, first: -1,", "greater than or equal to 0"),
+        (ApiSource, "base_url:", "base_url: api.vendor.example #", "write http(s)://HOST"),
+        (ApiSource, "endpoint: /coins  ", "endpoint: /coins?limit=5 #", "of an endpoint goes to params"),
+        (ApiSource, "endpoint: /coins  ", "endpoint: https://vendor.example/coins #", "a path below base_url"),
+        (ApiSource, "params: {currency: usd}", "params: {currency: [usd]}", "valid string"),
+        (ApiSource, "# record_path: data", "record_path: $.data", "'$.data' is no path"),
+        (ApiSource, "# time_path: meta", "time_path: meta. #", "'meta.' is no path"),
+        (ApiSource, "# auth_header: x-api-key", "auth_header: 'x-api-key:'", "should match pattern"),
         (ApiSource, "# http2: true", "http2: perhaps", "valid boolean"),
         (CsvSource, "priority: 90", "priority: []", "valid integer"),
         (CsvSource, "  # Column of an", "  formats: [{match: x, delimeter: ;}] #", "unknown field `delimeter`"),
@@ -141,6 +155,20 @@ def test_each_of_several_files_is_told_with_its_line(sandbox, component, right, 
     place = next(number for number, line in enumerate(lines) if right in line)
     lines[place] = lines[place].replace(right, wrong)
     assert said in told_of(sandbox, path, lines, place)
+
+
+def test_a_path_that_is_none_is_told_with_its_line(sandbox) -> None:
+    path = sandbox.scaffold_component(ApiSource, "vendor")
+    lines = (
+        (path / "defs.yaml").read_text(encoding="utf-8").replace(" price_usd: price", " price_usd: p[0]").splitlines()
+    )
+    assert "'p[0]' is no path" in told_of(sandbox, path, lines, lines.index("  columns:"))
+
+
+def test_yes_and_no_reach_the_vendor_as_true_and_false() -> None:
+    client = httpx.Client(base_url="https://vendor.example")
+    made = ApiSource.resolve_from_dict(VENDOR | {"params": {"sparkline": False, "all": True, "limit": 1}})
+    assert str(client.build_request("GET", "/", params=made.params).url).endswith("?sparkline=false&all=true&limit=1")
 
 
 def test_a_header_name_for_a_column_that_there_is_not_is_told_with_its_line(sandbox) -> None:

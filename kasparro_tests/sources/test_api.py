@@ -18,6 +18,14 @@ MARKETS = ApiSpec("/coins/markets", {"vs_currency": "usd"}, BY_PAGE)
 TICKERS = ApiSpec("/tickers", {"quotes": "USD"})
 CURSOR = ApiSpec("/assets", {}, Paging("cursor", 2, "after", "limit", next_path=("meta", "next")), ("data",))
 
+LINK = ApiSpec("/assets", {"q": "x"}, Paging("link", 2, "link", "limit", next_path=("meta", "next")), ("data",))
+LINKS_TO_NOWHERE = [
+    ("https://vendor.example/v1/assets/page/2", "meta.next is no link that differs by its parameters: 'https://vendor"),
+    ("?id=1&id=2", "is no link that differs by its parameters"),
+    (2, "is no link that differs by its parameters: '2'"),
+    ({"href": "?page=2"}, "meta.next is neither a text nor a number"),
+]
+
 
 def page(*ids: int) -> Reply:
     return Reply(json.dumps([{"id": f"coin-{number}"} for number in ids]).encode())
@@ -67,6 +75,65 @@ def test_goes_on_with_the_page_an_interrupted_sweep_had_reached():
     assert [request["page"] for request in vendor.requests] == ["1", "2", "3"]
     assert [payload.position for payload in rest] == [1, 2]
     assert {payload.checkpoint.cursor["sweep"] for payload in rest} == {first.checkpoint.cursor["sweep"]}
+
+
+@pytest.mark.parametrize(("size", "held", "asked"), [(500, 20, [0, 20, 40]), (500, 19, [0]), (None, 3, [0, 3, 6])])
+def test_a_vendor_that_gives_fewer_records_than_it_is_asked_for_is_read_to_its_end(size, held, asked):
+    pages = page(*range(held)), page(*range(held, 2 * held)), page(2 * held)
+    with running_vendor(*pages) as vendor:
+        fetch(vendor, ApiSpec("/coins", {}, Paging("offset", size, "start", "limit")))
+    assert [int(request["start"]) for request in vendor.requests] == asked
+
+
+def test_a_resumed_sweep_knows_how_long_the_first_page_was():
+    spec = ApiSpec("/coins", {}, Paging("page", 50, "page", "limit"))
+    with running_vendor(page(*range(20)), page(*range(20, 39))) as vendor, VendorClient("x", vendor.url) as client:
+        first = next(SnapshotFetch(client, spec, "2026-11-20").payloads())
+        rest, _ = fetch(vendor, spec, Sweep.resume(first.checkpoint.cursor), coins=coins(*range(20)))
+    assert [payload.checkpoint.complete for payload in rest] == [True]
+
+
+def test_a_checkpoint_that_does_not_know_how_long_the_first_page_was_is_gone_on_from():
+    cursor = Sweep(datetime(2026, 11, 20, tzinfo=UTC), 2, 1).cursor()
+    del cursor["longest"]
+    with running_vendor(page(4, 5)) as vendor:
+        fetch(vendor, MARKETS, Sweep.resume(cursor), coins=coins(1, 2, 3))
+    assert [request["page"] for request in vendor.requests] == ["2"]
+
+
+@pytest.mark.parametrize(("by", "first", "following"), [("page", 0, 1), ("offset", 1, 4), ("page", 7, 8)])
+def test_pages_and_offsets_begin_where_the_vendor_says(by, first, following):
+    spec = ApiSpec("/coins", {}, Paging(by, 3, "start", "limit", first))
+    with running_vendor(page(1, 2, 3), page(4)) as vendor:
+        fetch(vendor, spec)
+    assert [request["start"] for request in vendor.requests] == [str(first), str(following)]
+
+
+def test_without_a_size_pages_are_as_long_as_the_vendor_makes_them():
+    with running_vendor(page(1, 2), page(3)) as vendor:
+        fetch(vendor, ApiSpec("/coins", {}, Paging("page", None, "page", "per_page")))
+    assert vendor.requests == [{"path": "/v1/coins", "page": "1"}, {"path": "/v1/coins", "page": "2"}]
+
+
+def test_of_a_link_only_its_parameters_are_taken():
+    links = "https://elsewhere.example/v9/assets?after=a%2Fb+c&limit=2&empty=", "?limit=2&after=d"
+    replies = cursor_page([1, 2], links[0]), cursor_page([3], links[1]), cursor_page([4], None)
+    with running_vendor(*replies) as vendor:
+        payloads, _ = fetch(vendor, LINK)
+    assert [payload.checkpoint.complete for payload in payloads] == [False, False, True]
+    assert vendor.requests == [
+        {"path": "/v1/assets", "q": "x", "limit": "2"},
+        {"path": "/v1/assets", "q": "x", "limit": "2", "after": "a/b c"},
+        {"path": "/v1/assets", "q": "x", "limit": "2", "after": "d"},
+    ]
+    assert payloads[1].request.endswith("&empty=")
+
+
+@pytest.mark.parametrize(("link", "said"), LINKS_TO_NOWHERE)
+def test_a_link_that_cannot_be_followed_is_refused(link, said):
+    with running_vendor(cursor_page([1], link)) as vendor, pytest.raises(FetchError, match=said):
+        fetch(vendor, LINK)
+    assert len(vendor.requests) == 1
 
 
 def test_a_resumed_sweep_may_find_that_there_is_nothing_more():
@@ -138,7 +205,7 @@ def test_a_coin_that_is_in_no_page_has_vanished():
 
 
 def test_the_second_reading_is_resumed_as_such():
-    sweep = Sweep(datetime(2026, 11, 20, tzinfo=UTC), 2, 1, reading=2)
+    sweep = Sweep(datetime(2026, 11, 20, tzinfo=UTC), 2, 1, reading=2, longest=3)
     with running_vendor(page(5)) as vendor:
         _, snapshot = fetch(
             vendor, MARKETS, Sweep.resume(sweep.cursor()), before=coins(1, 2, 3, 4, 5), coins=coins(1, 2, 3, 5)
@@ -183,10 +250,16 @@ def test_what_the_vendor_has_nothing_newer_of_is_delivered_again():
 @pytest.mark.parametrize(
     ("spec", "replies", "said"),
     [
-        (TICKERS, [Reply(b"[]")], "answered without a record; an empty answer is not 'no coins'"),
+        (TICKERS, [Reply(b"[]")], "answered without a record: []; an empty answer is not 'no coins'"),
         (MARKETS, [Reply(b"[]")], "answered without a record"),
-        (TICKERS, [Reply(b'{"error":"id not found"}')], 'got `object`: {"error":"id not found"}; check the endpoint'),
+        (TICKERS, [Reply(b'{"error":"id not found"}')], "answered an error under HTTP 200 after 1 try: id not found"),
         (TICKERS, [Reply(b'"maintenance"')], "no array of records at the top"),
+        (ApiSpec("/x", record_path=("data", "*")), [Reply(b'{"data":[1]}')], "nothing to read at data"),
+        (ApiSpec("/x", record_path=("data", "*")), [Reply(b'{"coins":{}}')], "the answer has no 'data'"),
+        (ApiSpec("/x", record_path=("*",)), [Reply(b"[1]")], "nothing to read at the top"),
+        (ApiSpec("/x", record_path=("*",)), [Reply(b"{}")], "answered without a record: {}"),
+        (ApiSpec("/x"), [Reply(b'{"code":"51001","msg":"no such pair","data":[]}')], '"msg":"no such pair"'),
+        (MARKETS, [page(1, 2, 3), Reply(b'{"success":false,"message":"come back","data":[]}')], "try: come back"),
         (ApiSpec("/x", record_path=("data",)), [Reply(b"[{}]")], "no array of records at data"),
         (ApiSpec("/x", record_path=("data",)), [Reply(b'{"coins":[]}')], "the answer has no 'data'"),
         (MARKETS, [page(1, 2, 3)], "brings no coin that the pages before it had not; check the paging"),

@@ -63,6 +63,7 @@ def test_gives_the_exact_bytes_and_the_url():
         Reply(b'{"status":429,"error":"Too Many Requests"}'),
         Reply(b'{"statusCode":429,"message":"slow down"}'),
         Reply(b'{"error":{"code":"429","message":"slow down"}}'),
+        Reply(b'{"error":["EAPI:Rate limit exceeded"]}'),
         Reply(b'{"Response":"Error","Message":"You are over your rate limit please upgrade your account!","Type":99}'),
         Reply(b"no gzip", headers={"Content-Encoding": "gzip"}),
     ],
@@ -82,6 +83,14 @@ def test_asks_again_after_what_can_pass(fault):
         (Reply(b"no", 403), "answered 403 Forbidden"),
         (Reply(b"", 301, {"Location": "http://127.0.0.1:1/"}), "after 1 try; it leads to http://127.0.0.1:1/; "),
         (Reply(b'{"status":{"error_code":10002}}'), "answered error_code 10002 under HTTP 200"),
+        (
+            Reply(b'{"error":["EGeneral:Invalid arguments"]}'),
+            "HTTP 200 after 1 try: EGeneral:Invalid arguments",
+        ),
+        (Reply(b'{"Response":"Error","Type":2,"Message":"tsym is no","Data":{}}'), "HTTP 200 after 1 try: tsym is no"),
+        (Reply(b'{"status":"fail","type":"NO","message":"Coin not found"}'), "HTTP 200 after 1 try: Coin not found"),
+        (Reply(b'{"success":false,"reason":"closed"}'), 'HTTP 200 after 1 try: {"success":false,"reason":"closed"}'),
+        (Reply(b'{"errors":[{"status":"4","detail":"no page 9"}]}'), "HTTP 200 after 1 try: no page 9"),
     ],
 )
 def test_fails_at_once_after_what_cannot_pass(fault, said):
@@ -120,6 +129,9 @@ def test_says_what_was_wrong_when_it_gives_up(fault, said):
         b'{"code":"200000","data":[{"message":"x"}]}',
         b'{"data":[{"message":"' + b"no rate limit " * 400 + b'"}]}',
         b'{"status":[1]}',
+        b'{"error":[],"errors":null,"success":true,"status":"success","Response":"Success","Message":"Success"}',
+        b'{"data":[{"error":"no price","status":"error"}],"error":"","code":7}',
+        b'{"errors":["some"],"data":["' + b"x" * 5000 + b'"]}',
     ],
 )
 def test_an_answer_that_tells_of_no_error_is_one(body):

@@ -183,6 +183,78 @@ def test_another_currency_is_never_taken_for_usd(quotes, code):
         assert quarantined.reason == "the record has no quotes.USD; it has 'KRW'"
 
 
+def test_what_lies_in_an_object_that_is_null_is_null():
+    parsed = parse({**TICKER, "quotes": {"USD": None}}, {**TICKER, "id": "b", "quotes": None}, mapping=COINPAPRIKA)
+    assert parsed.quarantined == []
+    for row in parsed.observations.to_pylist():
+        assert [row[name] for name in ("price_usd", "market_cap_usd", "volume_24h_usd")] == [None] * 3
+
+
+ITEMS = JsonMapping({"source_coin_id": ("0",), "price_usd": ("1", "2", "usd"), "rank": ("3",), "symbol": ("1", "0")})
+
+
+@pytest.mark.parametrize("records", [1, 1000])
+def test_numbers_in_a_path_are_places_in_an_array(records):
+    made = [[f"coin-{number}", ["X", "other", {"usd": "1e-9"}, 4], {}, number] for number in range(records)]
+    parsed = parse(*made, mapping=ITEMS)
+    assert parsed.quarantined == []
+    first = parsed.observations.to_pylist()[0]
+    assert [first[name] for name in ("source_coin_id", "symbol", "price_usd", "rank")] == ["coin-0", "X", "1e-9", 0]
+
+
+@pytest.mark.parametrize(
+    ("record", "code"),
+    [
+        ('["a"]', "missing_price"),
+        ('["a",["X"]]', "missing_price"),
+        ('["a",["X",1,{}]]', "missing_price"),
+        ('["a",["X",1,7]]', "bad_type"),
+        ('["a",{"2":{"usd":1}}]', "bad_type"),
+        ('{"0":"a"}', "bad_type"),
+        ("[]", "missing_key"),
+        ("null", "bad_type"),
+    ],
+)
+def test_an_array_that_is_no_observation_is_quarantined(record, code):
+    assert refused(record, mapping=ITEMS).reason_code == code
+
+
+def test_a_great_number_in_a_path_is_a_name():
+    mapping = JsonMapping({"source_coin_id": ("id",), "price_usd": ("quote", "2781", "price")})
+    (row,) = parse({"id": 1, "quote": {"2781": {"price": 7}}}, mapping=mapping).observations.to_pylist()
+    assert row["price_usd"] == "7"
+
+
+@pytest.mark.parametrize("odd", ["1", "NaN"])
+def test_the_members_of_an_object_are_records_of_name_and_value(odd):
+    mapping = JsonMapping({"source_coin_id": ("0",), "price_usd": ("1", "usd")}, ("prices", "*"))
+    body = b'{"prices":{"a\\u00e9 \\"":{"usd":1.50}, "b":{"usd":null},"c":7},"odd":%b}' % odd.encode()
+    parsed = parse_bytes(body, mapping)
+    assert [(row["source_coin_id"], row["price_usd"]) for row in parsed.observations.to_pylist()] == [
+        ('aé "', "1.50"),
+        ("b", None),
+    ]
+    assert [(q.reason_code, q.record) for q in parsed.quarantined] == [("bad_type", '["c",7]')]
+
+
+@pytest.mark.parametrize("told", ["1600000000", '"2020-09-13T14:26:40+02:00"', "1600000000000"])
+@pytest.mark.parametrize("records", [1, 1000])
+def test_one_time_may_be_that_of_all_records(told, records):
+    mapping = JsonMapping({"source_coin_id": ("id",), "price_usd": ("p",)}, ("data",), ("info", "at"))
+    data = b",".join(b'{"id":%d,"p":1}' % number for number in range(records))
+    parsed = parse_bytes(b'{"data":[%b],"info":{"at":%b}}' % (data, told.encode()), mapping)
+    assert not mapping.uses_fetched_at
+    assert set(parsed.observations["observed_at"].to_pylist()) == {datetime(2020, 9, 13, 12, 26, 40, tzinfo=UTC)}
+
+
+@pytest.mark.parametrize("told", ["{}", '{"info":null}', '{"info":{"at":""}}', '{"info":{"at":"soon"}}', '{"info":7}'])
+def test_an_answer_without_the_time_of_its_records_is_quarantined_as_a_whole(told):
+    mapping = JsonMapping({"source_coin_id": ("id",), "price_usd": ("p",)}, ("data",), ("info", "at"))
+    body = json.dumps({"data": [{"id": "a", "p": 1}]} | json.loads(told)).encode()
+    (quarantined,) = parse_bytes(body, mapping).quarantined
+    assert quarantined.position == 0
+
+
 def test_without_a_time_of_its_own_the_time_of_fetching_counts():
     columns = without(COINGECKO.columns, "observed_at")
     mapping = JsonMapping(columns)
