@@ -58,7 +58,7 @@ Series = Annotated[dict[str, str | int], names_of(NUMBERS)]
 ZeroIsNull = Annotated[list[str], names_of(NUMBERS, list[str])]
 Cron = Annotated[str, read_as(str, longest_pause)]
 PagingBy = Literal["page", "offset", "cursor", "link"]
-Times = Literal["unix", "iso", "day"]
+Times = Literal["unix", "unix_ms", "iso", "day"]
 
 
 class Paging(dg.Model, dg.Resolvable):
@@ -105,13 +105,13 @@ class History(dg.Model, dg.Resolvable):
 
     endpoint: Endpoint
     """``{id}`` in it, or in a parameter, stands for the coin."""
-    coins: list[str]
+    coins: Annotated[list[str | int], read_as(list[str | int])]
     """The vendor's ids of the coins whose history is fetched."""
     params: Params = {}
     from_param: str
     to_param: str
     times: Annotated[Times, read_as(Times)] = "unix"
-    """How both are written: seconds since 1970, RFC 3339, or the day alone."""
+    """How both are written: seconds or milliseconds since 1970, RFC 3339, or the day alone."""
     max_days: MaybeCount = None
     """Days that one call may ask for; a longer range takes several."""
     record_path: Dotted = ""
@@ -132,7 +132,7 @@ class History(dg.Model, dg.Resolvable):
         """As the fetcher takes it."""
         return HistorySpec(
             self.endpoint,
-            tuple(dict.fromkeys(self.coins)),
+            tuple(dict.fromkeys(map(str, self.coins))),
             self.from_param,
             self.to_param,
             self.params,

@@ -38,7 +38,7 @@ from kasparro_pipeline.sources.records import Payload
 from kasparro_pipeline.warehouse.database import current_engine
 from kasparro_pipeline.warehouse.tables import checkpoint
 
-PARSER = "list-1"
+PARSER = "list-2"
 """Raised by one whenever the code would make other rows of the same bytes."""
 
 

@@ -6,7 +6,8 @@ is known any more. And of several files of one component type ``dg check`` holds
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import re
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any
 
 import dagster as dg
@@ -15,6 +16,8 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from kasparro_pipeline.errors import KasparroError
 from kasparro_pipeline.sources.http import check_base_url
 from kasparro_pipeline.sources.json_text import path_of
+
+_SECRET = re.compile(r"(api|access|secret|private|pro|demo|auth)[_-]?(key|token)$|secret|password|signature", re.I)
 
 
 def read_as(kind: Any, check: Callable[[Any], object] = bool, **rules: object) -> dg.Resolver:  # noqa: ANN401 - a type
@@ -33,6 +36,14 @@ def read_as(kind: Any, check: Callable[[Any], object] = bool, **rules: object) -
         return found
 
     return dg.Resolver(read, model_field_type=object, json_schema_extra=rules or adapter.json_schema())
+
+
+def _check_params(params: Mapping[str, object]) -> None:
+    secrets = [name for name in params if _SECRET.search(name)]
+    if secrets:
+        raise ValueError(
+            f"{secrets[0]}: a key is never in an address; it goes to KASPARRO_<SOURCE>_API_KEY and auth_header"
+        )
 
 
 _PATHS = dict[str, str | int]
@@ -73,6 +84,6 @@ Seconds = Annotated[float, read_as(Annotated[float, Field(gt=0)])]
 Dotted = Annotated[str, read_as(str, path_of)]
 MaybeDotted = Annotated[str | None, read_as(str | None, lambda dotted: path_of(dotted or ""))]
 Endpoint = Annotated[str, read_as(str, _check_endpoint)]
-Params = Annotated[dict[str, str | bool | int], read_as(dict[str, str | bool | int])]
+Params = Annotated[dict[str, str | bool | int], read_as(dict[str, str | bool | int], _check_params)]
 Url = Annotated[str, read_as(str, check_base_url)]
 YesNo = Annotated[bool, read_as(bool)]

@@ -22,6 +22,7 @@ from kasparro_pipeline.sources.fields import RefusedError
 from kasparro_pipeline.sources.json_text import UNREADABLE, Path, records_at
 from kasparro_pipeline.sources.records import Quarantined
 
+_Record = Mapping[str, Any] | list[Any]
 _Row = TypeVar("_Row", bound=tuple[Any, ...])
 
 
@@ -95,7 +96,7 @@ def parse_coins(body: bytes, request: str, mapping: ListMapping) -> ParsedList:
     """The coins of a list; what is none is quarantined with its reason."""
     parsed = ParsedList()
 
-    def read(record: Mapping[str, Any], position: int) -> ListedCoin:
+    def read(record: _Record, position: int) -> ListedCoin:
         coin = _id(record, mapping.source_coin_id)
         symbol, name = (_text(record, path) for path in (mapping.symbol, mapping.name))
         told = _value(record, mapping.contracts)
@@ -118,7 +119,7 @@ def parse_contracts(body: bytes, request: str, platform: str, mapping: ContractM
     parsed = ParsedList(tells_contracts=True)
     chain = chain_of(platform)
 
-    def read(record: Mapping[str, Any], position: int) -> Contract:
+    def read(record: _Record, position: int) -> Contract:
         coin, address = _id(record, mapping.source_coin_id), _text(record, mapping.address)
         if address is None:
             raise RefusedError("missing_key", f"{'.'.join(mapping.address)} is missing")
@@ -135,7 +136,7 @@ def _read(  # noqa: PLR0913, PLR0917
     request: str,
     mapping: ListMapping | ContractMapping,
     parsed: ParsedList,
-    read: Callable[[Mapping[str, Any], int], _Row],
+    read: Callable[[_Record, int], _Row],
     key_of: Callable[[_Row], Hashable],
 ) -> list[_Row]:
     """The rows of `body`, with the books kept in `parsed`; of two that differ under one key the later counts."""
@@ -154,7 +155,7 @@ def _read(  # noqa: PLR0913, PLR0917
 
     for position, record in enumerate(records, 1):
         try:
-            told = _object(record)
+            told = _decoded(record)
         except RefusedError as refused:
             refuse(position, refused)
             continue
@@ -178,24 +179,27 @@ def _read(  # noqa: PLR0913, PLR0917
     return list(rows.values())
 
 
-def _object(record: msgspec.Raw | bytes) -> Mapping[str, Any]:
+def _decoded(record: msgspec.Raw | bytes) -> _Record:
     try:
         found = msgspec.json.decode(record)
     except UNREADABLE as error:
         raise RefusedError("bad_json", f"the record cannot be read: {error}") from None
-    if not isinstance(found, dict):
-        raise RefusedError("bad_type", "the record is no object")
+    if not isinstance(found, dict | list):
+        raise RefusedError("bad_type", "the record is neither an object nor an array")
     return found
 
 
-def _value(record: Mapping[str, Any], path: Path) -> Any:  # noqa: ANN401 - whatever JSON has there
+def _value(record: _Record, path: Path) -> Any:  # noqa: ANN401 - whatever JSON has there
     found: Any = record
     for key in path:
-        found = found.get(key) if isinstance(found, dict) else None
+        if isinstance(found, list):
+            found = dict(enumerate(found)).get(int(key)) if key.isdecimal() else None
+        else:
+            found = found.get(key) if isinstance(found, dict) else None
     return found
 
 
-def _text(record: Mapping[str, Any], path: Path) -> str | None:
+def _text(record: _Record, path: Path) -> str | None:
     found, name = _value(record, path), ".".join(path)
     if found is None:
         return None
@@ -204,20 +208,20 @@ def _text(record: Mapping[str, Any], path: Path) -> str | None:
     return fields.text(name, found)
 
 
-def _id(record: Mapping[str, Any], path: Path) -> str:
+def _id(record: _Record, path: Path) -> str:
     coin = _text(record, path)
     if coin is None:
         raise RefusedError("missing_key", f"{'.'.join(path)} is missing")
     return coin
 
 
-def _flag(record: Mapping[str, Any], path: Path) -> bool:
+def _flag(record: _Record, path: Path) -> bool:
     found = _value(record, path)
     if found is None:
         return True
-    if not isinstance(found, bool):
+    if found not in (True, False):  # or 1, or 0
         raise RefusedError("bad_type", f"{'.'.join(path)}: {fields.shown(repr(found))} is neither true nor false")
-    return found
+    return bool(found)
 
 
 def _contracts(mapping: ListMapping, told: object) -> tuple[tuple[str, str], ...]:

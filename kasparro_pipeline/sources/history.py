@@ -35,8 +35,8 @@ class HistorySpec:
     from_param: str
     to_param: str
     params: Mapping[str, str | int] = field(default_factory=dict)
-    times: Literal["unix", "iso", "day"] = "unix"
-    """How moments are written in the request: seconds since 1970, RFC 3339, or the day alone."""
+    times: Literal["unix", "unix_ms", "iso", "day"] = "unix"
+    """How moments are written in the request: seconds or milliseconds since 1970, RFC 3339, or the day alone."""
     max_days: int | None = None
     """Days that one call may ask for; None: any number."""
 
@@ -151,8 +151,8 @@ class HistoryFetch:
         return params | {self._spec.from_param: self._moment(start), self._spec.to_param: self._moment(end)}
 
     def _moment(self, moment: datetime) -> str | int:
-        if self._spec.times == "unix":
-            return int(moment.timestamp())
+        if self._spec.times in {"unix", "unix_ms"}:
+            return int(moment.timestamp()) * (1000 if self._spec.times == "unix_ms" else 1)
         return f"{moment:%Y-%m-%d}" if self._spec.times == "day" else f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 

@@ -67,10 +67,12 @@ class Paging:
     def _following(self, body: bytes) -> Place:
         found = value_at(body, self.next_path)
         try:
-            following = None if found is None else msgspec.json.decode(found, type=str | int | None)
+            following = None if found is None else msgspec.json.decode(found, type=str | int | bool | None)
         except msgspec.DecodeError:
-            raise RefusedError("bad_cursor", f"{'.'.join(self.next_path)} is neither a text nor a number") from None
-        return None if following == "" else following
+            following = True
+        if following is True:
+            raise RefusedError("bad_cursor", f"{'.'.join(self.next_path)} is neither a text nor a number")
+        return following or None
 
     def _query(self, link: Place) -> str:
         """Of a link only what it asks for is taken: the key is not sent anywhere else, by whatever name a vendor goes.

@@ -187,6 +187,8 @@ def _flat(
         name = str(key)[:MAX_EXAMPLE].replace("\0", "\\x00")
         below = f"{path}.{name}" if path else name
         yield below, _typed(inner)
+        if inner is None:  # and so is what would lie in it
+            yield from ((leaf, _typed(None)) for leaf in read if leaf.startswith(f"{below}."))
         yield from _flat(inner, read, below, depth + 1)
 
 

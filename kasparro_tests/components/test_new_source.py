@@ -140,6 +140,7 @@ def test_what_does_not_fit_together_is_told(change, said) -> None:
         (ApiSource, "endpoint: /coins  ", "endpoint: /coins?limit=5 #", "of an endpoint goes to params"),
         (ApiSource, "endpoint: /coins  ", "endpoint: https://vendor.example/coins #", "a path below base_url"),
         (ApiSource, "params: {currency: usd}", "params: {currency: [usd]}", "valid string"),
+        (ApiSource, "params: {currency: usd}", "params: {x_cg_demo_api_key: a}", "a key is never in an address"),
         (ApiSource, "# record_path: data", "record_path: $.data", "'$.data' is no path"),
         (ApiSource, "# time_path: meta", "time_path: meta. #", "'meta.' is no path"),
         (ApiSource, "# auth_header: x-api-key", "auth_header: 'x-api-key:'", "should match pattern"),

@@ -380,10 +380,10 @@ SHAPES = {name.lower(): shape for name, shape in list(globals().items()) if isin
 
 
 @pytest.fixture
-def load(monkeypatch) -> Callable[[Vendor, str], None]:
-    """Loads a vendor's snapshot of today through Dagster."""
+def load(monkeypatch) -> Callable[..., None]:
+    """Loads what a vendor says of a day through Dagster; by default its snapshot of today."""
 
-    def run(vendor: Vendor, yaml: str) -> None:
+    def run(vendor: Vendor, yaml: str, day: str | None = None) -> None:
         monkeypatch.setenv("KASPARRO_VENDOR_URL", vendor.url)
         monkeypatch.setenv("KASPARRO_VENDOR_API_KEY", "sesame")
         settings.cache_clear()
@@ -392,7 +392,7 @@ def load(monkeypatch) -> Callable[[Vendor, str], None]:
             (path / "defs.yaml").write_text(COMMON + yaml, encoding="utf-8")
             with sandbox.load_component_and_build_defs(path) as (_, found), dg.DagsterInstance.ephemeral() as instance:
                 job = dg.Definitions.merge(found, resources()).resolve_job_def("vendor")
-                assert job.execute_in_process(partition_key=today(), instance=instance).success
+                assert job.execute_in_process(partition_key=day or today(), instance=instance).success
 
     return run
 
@@ -411,6 +411,61 @@ def test_a_vendor_is_one_yaml_file(shape, engine, load) -> None:
     for row, expected in zip(found, shape.rows, strict=True):
         assert {name: row[name] for name in expected} == expected
     assert list(refused) == (shape.quarantined or [])
+
+
+def test_a_last_page_of_which_no_coin_has_a_price_is_no_drift(engine, load) -> None:
+    nameless = '{"data":[{"id":"a","symbol":"A","name":"A","metrics":null},{"id":"b","metrics":{"market_data":null}}]}'
+    with running_vendor(*(Reply(answer.encode()) for answer in (MESSARI.answers[0], nameless))) as vendor:
+        load(vendor, MESSARI.yaml)
+    with engine.connect() as connection:
+        priced = connection.execute(
+            sa.select(observation.c.price_usd.is_(None), sa.func.count()).group_by(sa.text("1"))
+        )
+        assert {row[0]: row[1] for row in priced} == {False: 2, True: 3}
+
+
+HISTORIES = {
+    "coincap": (
+        """  history:
+    endpoint: /assets/{id}/history
+    params: {interval: d1}
+    from_param: start
+    to_param: end
+    times: unix_ms
+    coins: [bitcoin]
+    record_path: data
+    columns: {observed_at: time, price_usd: priceUsd}
+""",
+        '{"data":[{"priceUsd":"6379.3997635993342453","time":1763251200000}],"timestamp":1763300000000}',
+        ("bitcoin", Decimal("6379.3997635993342453")),
+    ),
+    "binance": (
+        """  history:
+    endpoint: /klines
+    params: {symbol: "{id}", interval: 1d}
+    from_param: startTime
+    to_param: endTime
+    times: unix_ms
+    coins: [90]
+    columns: {observed_at: 0, price_usd: 4, volume_24h_usd: 7}
+""",
+        '[[1763251200000,"0.01634790","0.8","0.015","0.01577100","148976.1","1763337599999","2434.19055334",308]]',
+        ("90", Decimal("0.01577100")),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HISTORIES)
+def test_histories_come_in_the_same_shapes(name, engine, load) -> None:
+    yaml, answer, (coin, price) = HISTORIES[name]
+    with running_vendor(Reply(answer.encode())) as vendor:
+        load(vendor, COINCAP.yaml + yaml, "2025-11-16")
+    (request,) = vendor.requests
+    assert {"1763251200000", "1763337599000"} < set(request.values())
+    with engine.connect() as connection:
+        (row,) = connection.execute(sa.select(observation)).all()
+    assert (row.source_coin_id, row.price_usd) == (coin, price)
+    assert row.observed_at == datetime(2025, 11, 16, tzinfo=UTC)
 
 
 def test_the_scheme_stands_before_the_key(engine, load) -> None:

@@ -161,7 +161,7 @@ def test_pages_may_be_named_by_offset_and_records_lie_within_the_answer():
     ]
 
 
-@pytest.mark.parametrize("last", [None, ""])
+@pytest.mark.parametrize("last", [None, "", False, 0])
 def test_pages_may_be_named_by_cursor(last):
     with running_vendor(cursor_page([1, 2], "x y"), cursor_page([3], 17), cursor_page([4, 5], last)) as vendor:
         payloads, snapshot = fetch(vendor, CURSOR)

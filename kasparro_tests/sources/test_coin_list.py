@@ -85,6 +85,20 @@ def test_what_is_no_record_of_a_list_is_quarantined_and_no_other() -> None:
     assert parsed.doubtful == {"odd", "flag", "list", "nul"}
 
 
+def test_records_may_be_the_members_of_an_object_and_arrays() -> None:
+    body = b'{"Data":{"42":{"Symbol":"42","CoinName":"42 Coin","IsTrading":1},"365":{"CoinName":"x","IsTrading":0}}}'
+    places = {
+        "source_coin_id": ("0",),
+        "symbol": ("1", "Symbol"),
+        "name": ("1", "CoinName"),
+        "listed": ("1", "IsTrading"),
+    }
+    parsed = checked(parse_coins(body, URL, ListMapping(("Data", "*"), **places)))
+    assert [coin[:4] for coin in parsed.coins] == [("42", "42", "42 Coin", True), ("365", None, "x", False)]
+    (coin,) = coins(["a", "x"], mapping=ListMapping(source_coin_id=("0",), name=("1",), symbol=("7",))).coins
+    assert coin[:3] == ("a", None, "x")
+
+
 def test_an_answer_that_is_no_list_is_one_record() -> None:
     parsed = parse_coins(b'{"error": "rate limit"}', URL, ListMapping())
     assert (parsed.records, [row.reason_code for row in parsed.quarantined]) == (1, ["unreadable_payload"])

@@ -61,15 +61,19 @@ def test_each_coin_is_asked_for_once_for_the_whole_range():
 
 @pytest.mark.parametrize(
     ("times", "first", "last"),
-    [("iso", "2026-05-01T00:00:00Z", "2026-05-20T23:59:59Z"), ("day", "2026-05-01", "2026-05-20")],
+    [
+        ("unix_ms", "1777593600000", "1779321599000"),
+        ("iso", "2026-05-01T00:00:00Z", "2026-05-20T23:59:59Z"),
+        ("day", "2026-05-01", "2026-05-20"),
+    ],
 )
 def test_a_long_range_takes_several_calls_in_one_partition(times, first, last):
     spec = HistorySpec("/h", ("a",), "f", "t", {"of": "{id}"}, times, max_days=20)
     with running_vendor(Reply(b"[]")) as vendor:
         payloads, _ = fetch(vendor, spec, Backfill.begin(MAY, spec.coins))
     assert (vendor.requests[0]["f"], vendor.requests[0]["t"]) == (first, last)
-    assert vendor.requests[1]["f"].startswith("2026-05-21")
-    assert vendor.requests[1]["t"].startswith("2026-05-31")
+    assert vendor.requests[1]["f"].startswith("1779321600" if times == "unix_ms" else "2026-05-21")
+    assert vendor.requests[1]["t"].startswith("1780271999" if times == "unix_ms" else "2026-05-31")
     assert [(payload.partition, payload.position) for payload in payloads] == [("2026-05-01", 0), ("2026-05-01", 1)]
 
 
