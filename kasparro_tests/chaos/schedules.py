@@ -61,10 +61,6 @@ _OF_DAYS = """
 SELECT day::text, count(*), bool_or(coin_id = :dropped) FROM kasparro.unified_assets WHERE day >= :since
 GROUP BY day ORDER BY day
 """
-_CONNECTIONS = 40, 12, 8
-"""By which the mean of the last third may exceed that of the second."""
-UNFINISHED = [status for status in dg.DagsterRunStatus if status not in FINISHED_STATUSES]
-_COINS_OF_DAYS = "SELECT day::text, count(*) FROM kasparro.unified_assets WHERE day >= :since GROUP BY 1 ORDER BY 1"
 _CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
 NAMES = {
     "kasparro_api": "api",
@@ -129,14 +125,14 @@ class Soak:
     killed: str | None = None
     """The run whose process was killed."""
 
+    @property
+    def copy(self) -> Path:
+        return self.clock.folder / "repository"
+
     def run(self) -> None:
         """Start, watch, judge."""
         with running_hook() as hook:
             self._run(hook)
-
-    @property
-    def copy(self) -> Path:
-        return self.clock.folder / "repository"
 
     def _run(self, hook: Hook) -> None:
         self._copy()
@@ -182,13 +178,13 @@ class Soak:
 
     def _live(self, instance: dg.DagsterInstance, started: float) -> None:
         """Go from tick to tick until the days are over, and all is done that they brought."""
-        until = started + self.days * DAY_S
+        until, kill_from = started + self.days * DAY_S, started + self.days * DAY_S / 3
         moved_at = time.monotonic()
         quiet = 0
         while True:
             self._sample(time.time() - started)
             self._drop_file_of_the_day()
-            if self.killed is None and time.time() > started + self.days * DAY_S / 3:
+            if self.killed is None and time.time() > kill_from:
                 self.killed = _kill_a_run(instance)
             quiet = quiet + 1 if _is_done(instance, started) else 0
             if quiet > 1:
