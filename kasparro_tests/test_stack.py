@@ -223,7 +223,10 @@ def test_every_service_has_the_variable_that_moves_its_port() -> None:
 
 
 @pytest.mark.parametrize(("dagster", "code"), [(3000, 4000), (64_535, 65_535), (64_536, 63_536)])
-def test_stacks_side_by_side_need_no_port_of_their_own_for_the_code(dagster: int, code: int) -> None:
+def test_stacks_side_by_side_need_no_port_of_their_own_for_the_code(
+    monkeypatch: pytest.MonkeyPatch, dagster: int, code: int
+) -> None:
+    monkeypatch.delenv("KASPARRO_CODE_PORT", raising=False)  # which the containers have
     assert Settings(dagster_port=dagster).code_port == code
     assert Settings(dagster_port=dagster, code_port=4321).code_port == 4321
 
