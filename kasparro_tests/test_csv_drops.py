@@ -185,7 +185,7 @@ def dialect_shown(partition: str) -> dict:
     return record.asset_materialization.metadata["dialect"].value
 
 
-def test_a_file_is_due_by_when_it_was_touched_here_and_again_when_its_mode_changes(drops: Environment) -> None:
+def test_a_file_is_due_by_when_it_changed_here_and_again_when_its_mode_changes(drops: Environment) -> None:
     file = drops.drop_dir / FOLDER / "late.csv"
     file.write_text("id,date,price\nx,2026-10-01,1\n")
     tomorrow = time.time() + 86400

@@ -31,9 +31,9 @@ class ApiParser:
     def __init__(
         self, snapshot: JsonMapping, history: HistoryMapping | None, first_day: date, deliveries: Deliveries | None
     ) -> None:
-        decides = (first_day, sorted(snapshot.columns.items()), snapshot.record_path, sorted(snapshot.zero_is_null))
-        further = ([snapshot.time_path] if snapshot.time_path else []) + ([history.decides] if history else [])
-        self.version = parser_version(PARSER, *decides, *further)
+        paths = (sorted(snapshot.columns.items()), snapshot.record_path, snapshot.time_path)
+        decides = (first_day, *paths, sorted(snapshot.zero_is_null))
+        self.version = parser_version(PARSER, *decides, *([history.decides] if history else []))
         self.uses_fetched_at = snapshot.uses_fetched_at
         self._snapshot = snapshot
         self._history = history

@@ -48,7 +48,7 @@ SHAPE_RECORDS = 50
 """Of a file, so many records tell the types of its fields."""
 
 SETTLED_NS = 2 * 10**9
-"""A file touched more recently may still be written to; the sensor leaves it for its next look."""
+"""A file changed more recently may still be written to; the sensor leaves it for its next look."""
 HOUR_NS = 3600 * 10**9
 
 
@@ -99,12 +99,12 @@ class CsvSource(dg.Component, dg.Model, dg.Resolvable):
 
     def _look(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
         now = time.time_ns()
-        due = [drop for drop in due_drops() if drop.touched_ns <= now - SETTLED_NS]
+        due = [drop for drop in due_drops() if drop.changed_ns <= now - SETTLED_NS]
         if not due:
             return dg.SensorResult(skip_reason="no file is new or has changed")
         ranges, added = drop_ranges(context.instance, due)
-        touched = max(drop.touched_ns for drop in due)
-        attempt = f"{touched}:{attempts_until(now - touched)}"
+        changed = max(drop.changed_ns for drop in due)
+        attempt = f"{changed}:{attempts_until(now - changed)}"
         return dg.SensorResult(
             run_requests=[
                 dg.RunRequest(run_key=f"{start}:{end}:{attempt}", tags=range_tags(start, end)) for start, end in ranges

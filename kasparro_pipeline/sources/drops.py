@@ -30,7 +30,7 @@ class Drop:
     path: Path
     size: int
     mtime_ns: int
-    touched_ns: int
+    changed_ns: int
     """When its content, name, owner or mode changed last."""
 
     @property

@@ -1,4 +1,4 @@
-"""What the planner is told of the tables that the rule reads, sooner and of more than autovacuum tells it.
+"""What the planner is told of partitioned tables and of who is which coin, sooner than autovacuum tells it, or at all.
 
 Autovacuum looks at the partitions of a table and never at the whole, comes a minute after a load at the soonest, and
 forgets what it has to look at when the server is killed.

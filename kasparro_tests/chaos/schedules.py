@@ -35,7 +35,7 @@ from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._utils.schedules import cron_string_iterator
 
 from kasparro_pipeline.components.csv_source import due_drops
-from kasparro_pipeline.defs.retention.definitions import retention
+from kasparro_pipeline.defs.retention import definitions as nightly
 from kasparro_pipeline.defs.unified_assets.definitions import touched_ranges
 from kasparro_pipeline.ports import free_port
 from kasparro_pipeline.services import SUPERVISED, environment
@@ -48,7 +48,6 @@ from kasparro_tests.chaos.common import FIRST_DAY, ChaosError, in_words, say
 
 REFRESH = "0 */6 * * *"
 """Dagster looks for ticks once a minute of a wall's clock, so that a week takes no less than 28 minutes."""
-RETENTION = "40 3 * * *"
 DROPPED = "of-a-desk"
 """The coin of which a file is dropped each day."""
 DAY_S = 86400
@@ -190,7 +189,7 @@ class Soak:
             if quiet > 1:
                 if time.time() > until:
                     return
-                before_next = min(_next(cron) for cron in [RETENTION, *_crons(instance).values()]) - 1
+                before_next = min(_next(cron) for cron in [nightly.DAILY, *_crons(instance).values()]) - 1
                 if before_next > time.time():
                     self.clock.move_to(before_next)
                     moved_at, quiet = time.monotonic(), 0
@@ -303,13 +302,14 @@ def _due(cron: str, started: float) -> list[float]:
 
 def _is_done(instance: dg.DagsterInstance, started: float) -> bool:
     """Whether all that was due has begun, all that has begun is ended, and nothing is to be loaded or unified."""
+    crons = _crons(instance)
     for state in instance.all_instigator_state(instigator_type=InstigatorType.SCHEDULE):
-        due = _due(_crons(instance)[state.name], started)
+        due = _due(crons[state.name], started)
         ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, after=started, limit=1)
         if due and (not ticks or ticks[0].timestamp < due[-1] or ticks[0].status is TickStatus.STARTED):
             return False
-    forgotten = instance.get_latest_materialization_event(retention.key)
-    nights = _due(RETENTION, started)
+    forgotten = instance.get_latest_materialization_event(nightly.retention.key)
+    nights = _due(nightly.DAILY, started)
     if nights and (forgotten is None or forgotten.timestamp < nights[-1]):
         return False
     return not instance.get_runs_count(dg.RunsFilter(statuses=UNFINISHED)) and not due_drops() and not touched_ranges()

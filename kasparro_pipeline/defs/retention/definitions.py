@@ -6,18 +6,19 @@ from kasparro_pipeline.retention import prune
 from kasparro_pipeline.settings import settings
 from kasparro_pipeline.warehouse.database import current_engine
 
-DAILY = dg.AutomationCondition.on_cron("40 3 * * *", "UTC")
+DAILY = "40 3 * * *"
+"""Cron, UTC."""
 
 
 @dg.asset(
-    automation_condition=DAILY,
+    automation_condition=dg.AutomationCondition.on_cron(DAILY, "UTC"),
     group_name="operations",
     kinds={"postgres"},
     description="Forgets what is old, where a KASPARRO_…_DAYS setting says so, and brings the planner's statistics up "
     "to date. Each materialization tells how many rows of which table were removed.",
 )
 def retention(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-    """Runs for everybody's tables, ours and Dagster's; see `kasparro_pipeline.retention.prune`."""
+    """See `prune`."""
     return dg.MaterializeResult(metadata=prune(current_engine(), context.instance, settings()).as_dict())
 
 
