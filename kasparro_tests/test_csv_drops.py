@@ -185,7 +185,9 @@ def dialect_shown(partition: str) -> dict:
     return record.asset_materialization.metadata["dialect"].value
 
 
-def test_a_file_is_due_by_when_it_changed_here_and_again_when_its_mode_changes(drops: Environment) -> None:
+def test_a_file_is_due_by_when_it_changed_here_and_again_when_its_mode_changes(
+    drops: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = drops.drop_dir / FOLDER / "late.csv"
     file.write_text("id,date,price\nx,2026-10-01,1\n")
     tomorrow = time.time() + 86400
@@ -196,13 +198,13 @@ def test_a_file_is_due_by_when_it_changed_here_and_again_when_its_mode_changes(d
         with dg.DagsterInstance.ephemeral() as instance, dg.build_sensor_context(instance=instance) as context:
             return {str(request.run_key) for request in sensor.evaluate_tick(context).run_requests}
 
+    monkeypatch.setattr(csv_source, "SETTLED_NS", csv_source.HOUR_NS)
     assert keys() == set()
-    time.sleep(csv_source.SETTLED_NS / 1e9)
+    monkeypatch.setattr(csv_source, "SETTLED_NS", 0)
     before = keys()
     assert len(before) == 1
     assert keys() == before
     file.chmod(0o600)
-    time.sleep(csv_source.SETTLED_NS / 1e9)
     after = keys()
     assert len(after) == 1
     assert after != before
